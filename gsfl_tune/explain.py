@@ -198,7 +198,7 @@ class _View:
         network = self.network
         if self.bundle.device.type != "cpu":
             return network
-        if network.recurrent is not None and network.pooling.reads != "map":
+        if network.reads_maps:
             return network
         size = self.bundle.preprocessing.image_size
         backbone = network.backbone

@@ -47,6 +47,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "pmg",
         "recurrent_attention",
         "attribute_attention",
+        "part_rcnn",
         "fixmatch",
     ),
     # Of the validation images; experiment files write `validation/NAME`.
@@ -74,6 +75,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("fsdg_decorrelation", "fsdg_consistency", "fsdg_specificity", "fsdg_calibration"),
         *("disagreement", "jigsaw", "rank", "causality"),
         *("attribute_error", "attribute_contrast"),
+        *("part_place", "part_overlap", "part_presence"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.

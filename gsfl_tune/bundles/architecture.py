@@ -14,6 +14,8 @@ from gsfl_tune.models import (
     INFERENCE_HEADS,
     Ensemble,
     Network,
+    PartDetector,
+    PartSettings,
     PlainHead,
     Projection,
     Recurrence,
@@ -48,6 +50,8 @@ class Architecture:
     restitution: tuple[str, int] | None = None
     # Channels of the maps that propose regions, and how.
     recurrent: tuple[int, Recurrence] | None = None
+    # Channels of the map on which parts are found, and sizes.
+    parts: tuple[int, PartSettings] | None = None
     second_channels: int = 0  # of those that are pooled, how many are of a second stream
 
     @classmethod
@@ -71,6 +75,7 @@ class Architecture:
             attention_heads=model.attention_heads if pooling.takes_heads else None,
             restitution=_restitution(network),
             recurrent=_recurrent(network),
+            parts=_parts(network),
             second_channels=getattr(network.pooling, "second", 0),
         )
 
@@ -85,11 +90,14 @@ class Architecture:
         if recurrent := content.get("recurrent"):
             channels, settings = recurrent
             recurrent = channels, Recurrence(**settings)
+        if parts := content.get("parts"):
+            parts = parts[0], PartSettings(**parts[1])
         return cls(
             **{
                 **content,
                 **{key: each and tuple(each) for key, each in pairs.items()},
                 "recurrent": recurrent,
+                "parts": parts,
             }
         )
 
@@ -154,7 +162,8 @@ class Architecture:
         given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
         pooling = create_pooling(self.pooling, channels, second=self.second_channels, **given)
         recurrent = RecurrentAttention(*self.recurrent) if self.recurrent else None
-        return Network(backbone, projection, pooling, self._head(pooling.dim), recurrent)
+        parts = PartDetector(*self.parts) if self.parts else None
+        return Network(backbone, projection, pooling, self._head(pooling.dim), recurrent, parts)
 
     def _head(self, feature_dim: int) -> PlainHead:
         return INFERENCE_HEADS[self.head].create(
@@ -174,6 +183,11 @@ def _restitution(network: Network) -> tuple[str, int] | None:
 
 def _recurrent(network: Network) -> tuple[int, Recurrence] | None:
     module = network.recurrent
+    return None if module is None else (module.channels, module.settings)
+
+
+def _parts(network: Network) -> tuple[int, PartSettings] | None:
+    module = network.parts
     return None if module is None else (module.channels, module.settings)
 
 

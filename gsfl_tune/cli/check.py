@@ -52,6 +52,7 @@ class Check(Command):
         with showing("reading the experiment, loading PyTorch", short=True):
             from gsfl_tune.experiment import ExperimentError
             from gsfl_tune.training.fit_precision import refuse_slow_bf16
+            from gsfl_tune.training.parts import learns_parts
             from gsfl_tune.training.pricing.problems import cost_problems
 
             experiment = load_experiment(args)
@@ -60,6 +61,8 @@ class Check(Command):
             raise ExperimentError(problems)
         refuse_slow_bf16(experiment)
         estimate = estimate_of(args, experiment)
+        listed = not args.json or learns_parts(experiment)
+        described, images = _data(experiment) if listed else ([], None)
         if args.json:
             _print_json(experiment, estimate, args.price)
             return FINISHED
@@ -69,7 +72,6 @@ class Check(Command):
             console.print(parameter_table(experiment, console))
         else:
             console.print("No leaf is a distribution: there is nothing to search.")
-        described, images = _data(experiment)
         for line in described:
             console.print(line, soft_wrap=True)
         for warning in experiment.warnings:
@@ -128,6 +130,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
     from gsfl_tune.data.sources import create_source
     from gsfl_tune.data.synthetic import read_manifest, synthetic_folders
     from gsfl_tune.experiment import UserError
+    from gsfl_tune.training.parts import refuse_without_parts
 
     config = experiment.defaults().data
     paths = [config.path] if isinstance(config.path, str) else config.path or []
@@ -139,6 +142,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
             synthetic = sum(map(len, map(read_manifest, synthetic_folders(config))))
     except UserError as error:
         return [f"Warning: {line}" for line in str(error).splitlines()], None
+    refuse_without_parts(experiment, source)
     parts = Counter(sample.part for sample in source.samples)
     told = [f"{part} {parts[part]:,}" for part in ("train", "validation", "test") if parts[part]]
     counts = f" ({', '.join(told)})" if told else ""

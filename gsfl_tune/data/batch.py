@@ -78,6 +78,8 @@ class Batch:
         unlabelled: A weakly and a strongly changed view (M, ...) of other images, without labels;
             M is a multiple of B, so that pieces of a batch have their share of them. None if the
             method asks for none.
+        side: Side in pixels of the images that annotations are of; None without annotations. Views
+            may be activations of these images.
     """
 
     views: tuple[Tensor, ...]
@@ -85,6 +87,7 @@ class Batch:
     positions: Tensor
     annotations: tuple[Annotations, ...] | None = None
     unlabelled: tuple[Tensor, Tensor] | None = None
+    side: int | None = None
 
     @property
     def inputs(self) -> Tensor:
@@ -126,7 +129,7 @@ class Batch:
                 annotations = tuple(each.rows(rows) for each in self.annotations)
             more = self._unlabelled(start, len(place))
             start += len(place)
-            yield Batch(tuple(views), targets, place, annotations, more)
+            yield Batch(tuple(views), targets, place, annotations, more, self.side)
 
     def _unlabelled(self, start: int, count: int) -> tuple[Tensor, Tensor] | None:
         """Returns those that belong to `count` images."""

@@ -219,13 +219,14 @@ def augmented(
     def named(
         values: tuple[Tensor, ...], labels: Tensor, positions: np.ndarray, random: Tensor
     ) -> Batch:
-        moved = None
+        moved, side = None, None
         if annotations is not None:
             own = annotations.rows(positions)
             moved = tuple(
                 own.moved(transform.matrices(rows, images.side).numpy()) for rows in random
             )
-        return Batch(values, Targets(labels), torch.from_numpy(positions), moved)
+            side = transform.size
+        return Batch(values, Targets(labels), torch.from_numpy(positions), moved, side=side)
 
     if device.type == "cpu":
         number = threads or torch.get_num_threads()

@@ -282,6 +282,27 @@ class TrainedModel:
                 s.done += len(batch)
         return np.asarray(torch.cat(rows).numpy())
 
+    def part_boxes(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Returns the boxes (N, P, 4) of parts that are found in the test images at positions.
+
+        Raises:
+            ValueError: If the network finds none.
+        """
+        detector = self.network.parts
+        if detector is None:
+            raise ValueError("the network finds no parts")
+        with (
+            detector.noting() as noted,
+            self._quick(len(index)),
+            activity("finding parts of test images", len(index), "images") as s,
+            torch.inference_mode(),
+            all_cores(self._device),
+        ):
+            for batch in self.images("test", index):
+                self.network.features(batch)
+                s.done += len(batch)
+        return np.asarray(torch.cat([each.boxes.float().cpu() for each in noted]).numpy())
+
     @contextmanager
     def _quick(self, count: int) -> Iterator[None]:
         """Runs the backbone of many images in its fast form; outputs differ by rounding."""

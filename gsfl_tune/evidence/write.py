@@ -20,6 +20,7 @@ from gsfl_tune.evidence.embedding import plane
 from gsfl_tune.evidence.flip import flip_report
 from gsfl_tune.evidence.gradcam import NoMaps
 from gsfl_tune.evidence.group_probes import group_probes
+from gsfl_tune.evidence.parts import parts_report
 from gsfl_tune.evidence.pictures import Picture, confused_pictures, group_pictures
 from gsfl_tune.evidence.swap import Judge, Swappable, swap_test
 from gsfl_tune.evidence.trained import Decode, Latents, Retrained, TrainedModel, spread_index
@@ -261,6 +262,10 @@ def _from_models(
     if _mirrors(studied.first.config):
         content["flip"] = attempt(
             "mirrored images", lambda: flip_report(studied.first, logits, labels, studied.index)
+        )
+    if studied.first.network.parts is not None:
+        content["parts"] = attempt(
+            "parts", lambda: parts_report(studied.first, dataset, studied.index)
         )
     content["map"] = attempt("the map", lambda: _map(studied, own, logits.argmax(axis=1)))
     try:

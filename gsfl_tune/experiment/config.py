@@ -31,6 +31,7 @@ from gsfl_tune.experiment.methods import (
     AttentionCropConfig,
     AttributeAttentionConfig,
     FixMatchConfig,
+    PartRcnnConfig,
     PmgConfig,
     RDropConfig,
     RecurrentAttentionConfig,
@@ -281,6 +282,9 @@ class TrainingConfig(Section):
     )
     attribute_attention: AttributeAttentionConfig = Field(
         default_factory=AttributeAttentionConfig, description="For `method: attribute_attention`."
+    )
+    part_rcnn: PartRcnnConfig = Field(
+        default_factory=PartRcnnConfig, description="For `method: part_rcnn`."
     )
     fixmatch: FixMatchConfig = Field(
         default_factory=FixMatchConfig, description="For `method: fixmatch`."

@@ -9,7 +9,7 @@ from gsfl_tune.experiment.data_config import EMBEDDINGS
 from gsfl_tune.experiment.edit import WEIGHTS
 from gsfl_tune.experiment.fields import MISSING
 from gsfl_tune.experiment.generate_checks import generator_problems
-from gsfl_tune.experiment.methods import ATTRIBUTE_METHODS, UNLABELLED_METHODS
+from gsfl_tune.experiment.methods import ATTRIBUTE_METHODS, PART_METHODS, UNLABELLED_METHODS
 from gsfl_tune.experiment.model_config import TWO_STREAMS
 from gsfl_tune.experiment.pretrain_checks import pretraining_problems
 from gsfl_tune.experiment.space import Space, ends
@@ -37,6 +37,7 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
     yield from _class_text(space)
     yield from _unlabelled(space, finetunes)
     yield from _attributes(space, finetunes)
+    yield from _parts(space, finetunes)
     yield from generator_problems(space)
     yield from pretraining_problems(space)
 
@@ -165,3 +166,29 @@ def _attributes(space: Space, finetunes: bool) -> Iterator[Complaint]:
         if name in ATTRIBUTE_METHODS:
             message = f"found {name} with source {source}, allowed another method, {allowed}"
             yield (path, message, name)
+
+
+# Sources that may have boxes or points.
+_WITH_PARTS = ("auto", "csv", "jsonl", "coco", "cub", "nabirds", "dogs", "cars")
+
+
+def _parts(space: Space, finetunes: bool) -> Iterator[Complaint]:
+    path = "training.method"
+    names = [name for name in _values(space, path) if name in PART_METHODS]
+    source = space.constants.get("data.source", "auto")
+    for name in names:
+        if not finetunes:
+            yield (
+                path,
+                f"found {name} without a finetune stage, allowed another method, or "
+                "training.finetune.epochs above 0: the head stage reads features of whole images, "
+                "averaged over the places at which parts are",
+                name,
+            )
+        elif source in BUILT_IN["source"] and source not in _WITH_PARTS:
+            yield (
+                path,
+                f"found {name} with source {source}, allowed another method, or a source with "
+                f"boxes or points ({', '.join(_WITH_PARTS[1:])}): there are no parts",
+                name,
+            )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
+from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section, Share
 
 
 class RDropConfig(Section):
@@ -114,6 +114,21 @@ class AttributeAttentionConfig(Section):
     )
 
 
+class PartRcnnConfig(Section):
+    """Parts of Zhang et al. (ECCV 2014): found by a detector, joined to the global feature."""
+
+    weight: Positive = Field(1.0, description="Weight of the loss of the detector.")
+    size: Share = Field(
+        0.25,
+        description="Side of the box around a point, as a share of the geometric mean of the sides "
+        "of the object's box, or of the side of an image without one.",
+    )
+    width: int = Field(
+        128, ge=8, le=4096, description="Channels of the detector and of the features of a part."
+    )
+    whole: bool = Field(True, description="Whether the box of the object is a part too.")
+
+
 class FixMatchConfig(Section):
     """FixMatch of Sohn et al. (NeurIPS 2020): pseudo-labels of `data.unlabelled`."""
 
@@ -140,19 +155,22 @@ METHODS = {
     "pmg": "gsfl_tune.methods.pmg:Pmg",
     "recurrent_attention": "gsfl_tune.methods.recurrent_attention:RecurrentAttentionMethod",
     "attribute_attention": "gsfl_tune.methods.attribute_attention:AttributeAttention",
+    "part_rcnn": "gsfl_tune.methods.part_rcnn:PartRcnn",
     "fixmatch": "gsfl_tune.methods.fixmatch:FixMatch",
 }
 # Those that take a single pass of the head stage, where they have no effect.
 FINETUNE_METHODS = (
     *("attention_crop", "snapmix", "pmg", "recurrent_attention"),
-    "attribute_attention",
+    *("attribute_attention", "part_rcnn"),
 )
 # Those that need images with attributes.
 ATTRIBUTE_METHODS = ("attribute_attention",)
+# Those that need images with boxes or points of parts.
+PART_METHODS = ("part_rcnn",)
 # Those that need `data.unlabelled`.
 UNLABELLED_METHODS = ("fixmatch",)
 # Those that have settings.
 METHOD_SECTIONS = (
     *("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg", "recurrent_attention"),
-    *("attribute_attention", "fixmatch"),
+    *("attribute_attention", "part_rcnn", "fixmatch"),
 )

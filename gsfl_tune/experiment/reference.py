@@ -72,7 +72,7 @@ CONDITIONS = {
     "data.box_format": "sources `csv`, `jsonl`",
     "data.root": "sources `csv`, `jsonl`, `coco`",
     "data.crop": "sources with boxes: `csv`, `jsonl`, `coco`, `cub`, `nabirds`, `dogs`, `cars`",
-    "data.point_columns": "sources `csv`, `jsonl`; shown by `data`, for methods of packages",
+    "data.point_columns": "sources `csv`, `jsonl`; shown by `data`; method `part_rcnn`, methods of packages",
     "data.attribute_columns": "sources `csv`, `jsonl`; shown by `data`; `loss.attributes`, method `attribute_attention`",
     "data.class_text": "shown by `data`; `model.classifier_init: class_text`; for methods of packages",
     "data.text_model": "`model.classifier_init: class_text` with texts, not embeddings",

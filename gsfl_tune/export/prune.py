@@ -52,6 +52,11 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
             f"--prune: found {ratio:g} for a network with training.method: recurrent_attention, "
             "whose regions are proposed from all channels; allowed: 0"
         )
+    if pruned.parts is not None:
+        raise UserError(
+            f"--prune: found {ratio:g} for a network with training.method: part_rcnn, whose parts "
+            "are found on all channels; allowed: 0"
+        )
     before = sum(p.numel() for p in pruned.backbone.parameters())
     try:
         with warnings.catch_warnings():

@@ -34,7 +34,7 @@ def quickened(
 ) -> Iterator[None]:
     """Runs backbones as frozen features are computed; answers differ only by rounding.
 
-    Networks with recurrent attention in front of their model's own head stay as they are.
+    Networks with regions or parts in front of their model's own head stay as they are.
     Afterwards the networks are as they were. On a GPU nothing changes, and for few images only
     what the engine asks for.
 

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gsfl_tune.data import Batch, Targets
+from gsfl_tune.data import Annotations, Batch, Targets
 from gsfl_tune.data.draws import image_draws
 from gsfl_tune.losses import LossTerms, Sizes
-from gsfl_tune.models import HeadOutput, Recurrence, RecurrentAttention
+from gsfl_tune.models import Detections, HeadOutput, PartSettings, Recurrence, RecurrentAttention
 
 # Name of the random numbers that stages give to methods.
 STREAM = "method"
@@ -79,6 +79,9 @@ class Passes:
             None without maps, and for methods without `Method.layers`.
         recurrent: What proposes regions of images, in the network that `Method.recurrence` asks
             for. ``features`` are then the joint ones of all scales. None where ``maps`` is.
+        parts: Maps to joint unit features (B, D) and the parts found on them, in a network with the
+            detector that `Method.detector` asks for; ``features`` and ``pool`` give the same
+            features. None where ``maps`` is.
         cross_entropy: Scores (B, C) of a further classifier, and targets, to their cross-entropy as
             the configuration has it; a mean over the images.
         draws: (B,) positions and a width to random numbers (B, width), uniform in 0..1, on the CPU:
@@ -96,6 +99,7 @@ class Passes:
     pool: PoolOf | None = None
     layer: Callable[[Tensor, int], Tensor] | None = None
     recurrent: RecurrentAttention | None = None
+    parts: Callable[[Tensor], tuple[Tensor, Detections]] | None = None
     cross_entropy: Callable[[Tensor, Targets], Tensor] = _plain_cross_entropy
     draws: Callable[[Tensor, int], Tensor] = _first_draws
     evaluating: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -127,6 +131,8 @@ class Method(nn.Module):
         needs_images: Whether the finetune stage must give it images, not cached activations.
         unmixed: Whether the finetune stage must give it images as they are: without mixup and
             CutMix, and without a teacher, who would see them before the method changes them.
+        unblended: Whether its images must not be mixed with others by mixup and CutMix, as their
+            annotations are not mixed; a part of what `unmixed` asks for.
         unlabelled: Images of ``data.unlabelled`` for each labelled one in batches of the finetune
             stage; `Batch.unlabelled` holds their views.
         loss_follows_pass: Whether each loss is that of the pass just before it. What a pass leaves
@@ -142,11 +148,36 @@ class Method(nn.Module):
     recurrence: Recurrence | None = None
     needs_images: ClassVar[bool] = False
     unmixed: ClassVar[bool] = False
+    unblended: ClassVar[bool] = False
     unlabelled: int = 0
     loss_follows_pass: ClassVar[bool] = False
 
     def build(self, sizes: Sizes) -> None:
         """Makes the buffers and parameters that depend on sizes."""
+
+    def detector(self, count: int, dim: int) -> PartSettings | None:
+        """Returns how the network of the finetune stage finds parts on its map.
+
+        The detector is also part of validation, the bundle and every export. It needs `reads_maps`
+        and `annotated`.
+
+        Args:
+            count: P, number of annotated parts.
+            dim: D of the features.
+
+        Returns:
+            None for a network without one.
+        """
+        return None
+
+    def prepared(self, annotations: Annotations, side: int) -> Annotations:
+        """Returns annotations in the form in which views move them; called once a stage.
+
+        Args:
+            annotations: Of all images of the pool, in pixels of their squares.
+            side: Side of the squares in pixels.
+        """
+        return annotations
 
     def step(self, batch: Batch, passes: Passes) -> LossTerms:
         """Computes the loss of a micro-batch.

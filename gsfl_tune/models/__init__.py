@@ -31,6 +31,13 @@ from gsfl_tune.models.layers import Layer, layers_of
 from gsfl_tune.models.licences import Licence, licence, licence_problem
 from gsfl_tune.models.mix_style import mix_style_problem, seed_mix_styles
 from gsfl_tune.models.network import Network
+from gsfl_tune.models.part_detector import (
+    Detections,
+    PartDetector,
+    PartSettings,
+    part_detector_size,
+    part_work,
+)
 from gsfl_tune.models.pooling import (
     POOLINGS,
     Pooling,
@@ -85,6 +92,7 @@ __all__ = [
     "BackboneError",
     "BackboneFacts",
     "CannotCut",
+    "Detections",
     "Ensemble",
     "GsflHead",
     "HeadOutput",
@@ -92,6 +100,8 @@ __all__ = [
     "Licence",
     "LinearHead",
     "Network",
+    "PartDetector",
+    "PartSettings",
     "PlainHead",
     "Pooling",
     "Preprocessing",
@@ -125,9 +135,11 @@ __all__ = [
     "map_shape",
     "member_states",
     "mix_style_problem",
+    "part_detector_size",
     "part_problem",
     "part_shapes",
     "part_size",
+    "part_work",
     "pooled_channels",
     "pooling_class",
     "pooling_dim",

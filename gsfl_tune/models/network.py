@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from gsfl_tune.models.backbones import Backbone
 from gsfl_tune.models.heads import INFERENCE_PARTS, HeadOutput, PlainHead
+from gsfl_tune.models.part_detector import Detections, PartDetector
 from gsfl_tune.models.pooling import Pooling
 from gsfl_tune.models.projection import Projection
 from gsfl_tune.models.recurrent_attention import RecurrentAttention
@@ -27,6 +28,7 @@ class Network(nn.Module):
         pooling: Maps these to vectors.
         head: Maps unit features to `HeadOutput`.
         recurrent: Regions that are seen too; their maps are those in front of the pooling.
+        parts: Finds parts on that map, and joins their features to unit features.
 
     Raises:
         ValueError: If the sizes of the parts do not fit together.
@@ -39,6 +41,7 @@ class Network(nn.Module):
         pooling: Pooling,
         head: PlainHead,
         recurrent: RecurrentAttention | None = None,
+        parts: PartDetector | None = None,
     ) -> None:
         super().__init__()
         channels = projection.channels if projection else backbone.channels
@@ -52,10 +55,21 @@ class Network(nn.Module):
         self.pooling = pooling
         self.head = head
         self.recurrent = recurrent
+        self.parts = parts
+
+    @property
+    def reads_maps(self) -> bool:
+        """Returns whether features need maps beside what the pooling reads, which is another."""
+        further = self.recurrent is not None or self.parts is not None
+        return further and self.pooling.reads != "map"
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Returns unit features f (B, D), float32, of maps (B, C, h, w), or what else is read."""
-        return F.normalize(self._vectors(maps), dim=1)
+        """Returns unit features f (B, D), float32, of maps (B, C, h, w), or what else is read.
+
+        With parts they are joint features; then it needs maps, see `reads_maps`.
+        """
+        unit = F.normalize(self._vectors(maps), dim=1)
+        return unit if self.parts is None else F.normalize(self.parts(unit, maps)[0], dim=1)
 
     def pool_maps(self, maps: Tensor, *, fixed_length: bool = False) -> Tensor:
         """Returns unit features of maps (B, C, h, w), for a backbone with `Backbone.gives_map`.
@@ -65,11 +79,20 @@ class Network(nn.Module):
             fixed_length: Whether the length that vectors are divided by counts as a constant in
                 gradients. The value is the same.
         """
-        vectors = self._vectors(self.backbone.read_maps(maps))
-        if not fixed_length:
-            return F.normalize(vectors, dim=1)
-        length = vectors.detach().norm(dim=1, keepdim=True)
-        return vectors / length.clamp(min=_SHORTEST)
+        unit = _unit(self._vectors(self.backbone.read_maps(maps)), fixed_length)
+        return unit if self.parts is None else _unit(self.parts(unit, maps)[0], fixed_length)
+
+    def pool_parts(self, maps: Tensor) -> tuple[Tensor, Detections]:
+        """Returns joint unit features (B, D) of maps (B, C, h, w), and the parts found on them.
+
+        Raises:
+            ValueError: If the network finds none.
+        """
+        if self.parts is None:
+            raise ValueError("the network finds no parts")
+        unit = F.normalize(self._vectors(self.backbone.read_maps(maps)), dim=1)
+        joint, found = self.parts(unit, maps)
+        return F.normalize(joint, dim=1), found
 
     def maps(self, images: Tensor) -> Tensor:
         """Returns the maps (B, C, h, w) in front of the pooling; see `Backbone.gives_map`."""
@@ -84,9 +107,12 @@ class Network(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Returns unit features f (B, D), float32, of normalised images (B, 3, height, width).
 
-        With recurrent attention they are the joint ones of all scales.
+        With recurrent attention they are the joint ones of all scales, with parts those of the
+        whole and of its parts.
         """
         if self.recurrent is None:
+            if self.reads_maps:
+                return self.pool_maps(self.maps(images))
             return self.pool(self.backbone(images))
         if self.pooling.reads == "map":
             # A fast form of the backbone gives nothing else.
@@ -114,7 +140,9 @@ class Network(nn.Module):
 
     def having(self, head: PlainHead) -> Network:
         """Returns a network of the same parts with another head."""
-        return Network(self.backbone, self.projection, self.pooling, head, self.recurrent)
+        return Network(
+            self.backbone, self.projection, self.pooling, head, self.recurrent, self.parts
+        )
 
     def inference_state(self) -> dict[str, Tensor]:
         """Returns the tensors that inference needs; a network with a plain head loads them."""
@@ -123,3 +151,11 @@ class Network(nn.Module):
             for k, v in self.state_dict().items()
             if not k.startswith("head.") or k.split(".")[1] in INFERENCE_PARTS
         }
+
+
+def _unit(vectors: Tensor, fixed_length: bool) -> Tensor:
+    """Divides vectors (B, D) by their lengths, which may count as constants in gradients."""
+    if not fixed_length:
+        return F.normalize(vectors, dim=1)
+    length = vectors.detach().norm(dim=1, keepdim=True)
+    return vectors / length.clamp(min=_SHORTEST)

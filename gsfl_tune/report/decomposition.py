@@ -44,7 +44,7 @@ def print_evidence(evidence: Mapping[str, Any], console: Console | None = None) 
 
 
 def evidence_parts(evidence: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Renders errors, probes and swap test; leaves out what was not computed."""
+    """Renders errors, probes, swap test and parts; leaves out what was not computed."""
     lines = list(_errors(evidence))
     if lines:
         yield Group(Text("Errors on the test images", "bold"), *lines)
@@ -52,6 +52,8 @@ def evidence_parts(evidence: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _probes(evidence["probes"])
     if _is_there(evidence, "swap"):
         yield _swap(evidence["swap"])
+    if _is_there(evidence, "parts"):
+        yield _found(evidence["parts"])
     failed = [name for name, part in evidence.items() if _error(part)]
     notes = [f"{name}: {_error(evidence[name])}" for name in failed] + evidence.get("notes", [])
     if notes:
@@ -111,6 +113,18 @@ def _swap(swap: Mapping[str, Any]) -> RenderableType:
         "the images' own features correctly."
     )
     return Group(Text("Swap test", "bold"), table, judge)
+
+
+def _found(parts: Mapping[str, Any]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("part")
+    for title in ("found", "overlap", "shown"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in [{"part": "all of them", **parts}, *parts["parts"]]:
+        cells = (_percent(row["found"]), _percent(row["overlap"]), f"{row['shown']:,}")
+        table.add_row(row["part"], *cells)
+    title = f"Parts found in {parts['images']:,} test images, without annotations"
+    return Group(Text(title, "bold"), table)
 
 
 def _is_there(evidence: Mapping[str, Any], name: str) -> bool:

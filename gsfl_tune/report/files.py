@@ -185,6 +185,7 @@ _REQUIRED = {
         "judge_accuracy",
     ),
     "map": ("points",),
+    "parts": ("images", "shown", "overlap", "found", "parts"),
 }
 
 # Words that identify the note about a part of the evidence.

@@ -11,13 +11,16 @@ from torch.nn import functional
 
 from gsfl_tune.data import Annotations, Batch, Targets
 from gsfl_tune.losses import ClassCenter, ClassCenters, Loss, LossTerms, Sizes, gsfl_terms
+from gsfl_tune.losses.parts import PARTS
 from gsfl_tune.methods import Method, Passes
-from gsfl_tune.models import GsflHead, HeadOutput, RecurrentAttention
+from gsfl_tune.models import Detections, GsflHead, HeadOutput, PartDetector, RecurrentAttention
 from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the method")
 _GROUPS = torch.tensor([0, 1, 0, 1, 2])
-_EXTRAS = {"attributes": 3}
+_POINTS = ("left eye", "right eye")
+# The box of the object is a part too.
+_EXTRAS = {"attributes": 3, PARTS: 1 + len(_POINTS)}
 _SIZES = Sizes(6, 4, class_count=5, groups=_GROUPS, layers=(6, 4), extras=_EXTRAS)
 _IMAGES, _INPUT, _SIDE, _STEPS = 8, 7, 16, 3
 
@@ -35,8 +38,8 @@ def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -
     - What it predicts is what the exported model computes, and predicting changes no state.
 
     A method that reads maps or needs images is checked twice: on unit features, as in the head
-    stage, and on images with maps. Each network that proposes regions, if it asks for such, has a
-    gradient.
+    stage, and on images with maps. Each network that proposes regions or finds
+    parts, if it asks for such, has a gradient.
 
     Args:
         create: Makes the method; its `build` is called here.
@@ -70,6 +73,10 @@ def _check(create: Callable[[], Method], image_by_image: bool, *, pictures: bool
         last = [each.grad for name, each in named if name.endswith("last.weight")]
         learns = all(grad is not None and bool(grad.any()) for grad in last)
         _expect(learns, "leaves regions untrained")
+    if whole.parts is not None:
+        grads = whole.parts.find.weight.grad, whole.parts.join.grad
+        learns = all(grad is not None and bool(grad.any()) for grad in grads)
+        _expect(learns, "leaves the detector of parts untrained")
     _check_restored(whole, create, batches[-1])
     if image_by_image:
         _check_images(create, batches[0], pictures)
@@ -88,6 +95,10 @@ class _Model:
         self.recurrent: RecurrentAttention | None = None
         if pictures and self.method.recurrence is not None:
             self.recurrent = RecurrentAttention(_SIZES.layers[0], self.method.recurrence).double()
+        self.parts: PartDetector | None = None
+        settings = self.method.detector(_EXTRAS[PARTS], _SIZES.feature_dim)
+        if pictures and settings is not None:
+            self.parts = PartDetector(_SIZES.layers[0], settings).double()
         self.extractor: nn.Module = nn.Linear(_INPUT, _SIZES.feature_dim).double()
         if pictures:
             last, first = _SIZES.layers
@@ -121,6 +132,8 @@ class _Model:
         yield from self.head.parameters()
         if self.recurrent is not None:
             yield from self.recurrent.parameters()
+        if self.parts is not None:
+            yield from self.parts.parameters()
 
     def features(self, inputs: Tensor) -> Tensor:
         if self.recurrent is not None:
@@ -138,9 +151,12 @@ class _Model:
         return maps
 
     def pool(self, maps: Tensor, *, fixed_length: bool = False) -> Tensor:
-        vectors = maps.mean(dim=(2, 3))
-        length = vectors.norm(dim=1, keepdim=True)
-        return vectors / (length.detach() if fixed_length else length)
+        unit = _unit(maps.mean(dim=(2, 3)), fixed_length)
+        return unit if self.parts is None else _unit(self.parts(unit, maps)[0], fixed_length)
+
+    def pool_parts(self, maps: Tensor) -> tuple[Tensor, Detections]:
+        assert self.parts is not None
+        return self.pool(maps), self.parts.detect(maps)
 
     def cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
         return self.criterion.cross_entropy(
@@ -186,6 +202,11 @@ class _Model:
         return values
 
 
+def _unit(vectors: Tensor, fixed_length: bool) -> Tensor:
+    length = vectors.norm(dim=1, keepdim=True)
+    return vectors / (length.detach() if fixed_length else length)
+
+
 def _check_restored(whole: _Model, create: Callable[[], Method], batch: Batch) -> None:
     restored = copy.deepcopy(whole)
     restored.method = create()
@@ -213,6 +234,7 @@ def _passes_of(model: _Model) -> Passes:
         pool=model.pool if model.pictures else None,
         layer=model.layer if model.pictures else None,
         recurrent=model.recurrent,
+        parts=model.pool_parts if model.parts is not None else None,
         cross_entropy=model.cross_entropy,
     )
 
@@ -275,14 +297,18 @@ def _batch(seed: int, method: Method, *, pictures: bool) -> Batch:
     shape = (_IMAGES, 3, _SIDE, _SIDE) if pictures else (_IMAGES, _INPUT)
     inputs = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(views)]
     labels = torch.randint(_SIZES.class_count, (_IMAGES,), generator=generator)
-    annotations = Annotations.of([(1.0, 2.0, 20.0, 30.0)] * _IMAGES)
-    known = (annotations,) * views
+    own = torch.Generator().manual_seed(seed)
+    points = torch.rand(_IMAGES, len(_POINTS), 2, generator=own) * 1.2 * _SIDE
+    points[::3, 0] = torch.nan
+    boxes = [(1.0, 2.0, 20.0, 30.0)] * _IMAGES
+    annotations = Annotations.of(boxes, points=points.numpy(), part_names=_POINTS)
+    known = (method.prepared(annotations, _SIDE),) * views
     unlabelled = None
     if more:
         pair = torch.randn((2, more, _INPUT), generator=generator, dtype=torch.float64)
         unlabelled = pair[0], pair[1]
     targets = Targets(labels, extras={"attributes": _attributes(seed)})
-    return Batch(tuple(inputs), targets, torch.arange(_IMAGES), known, unlabelled)
+    return Batch(tuple(inputs), targets, torch.arange(_IMAGES), known, unlabelled, _SIDE)
 
 
 def _attributes(seed: int) -> Tensor:

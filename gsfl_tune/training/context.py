@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,7 +14,14 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import Loss
 from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.methods import Method
-from gsfl_tune.models import Backbone, Network, PlainHead, RecurrentAttention, map_shape
+from gsfl_tune.models import (
+    Backbone,
+    Network,
+    PartDetector,
+    PlainHead,
+    RecurrentAttention,
+    map_shape,
+)
 from gsfl_tune.training.caches.teacher import Teacher
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.rate_sweep import RateSweep
@@ -43,6 +50,8 @@ class StageContext:
         total_epochs: Epochs over all stages.
         known_of_images: (N, ...) further values of all images of the pool, on the device, that
             terms of the loss learn; see `gsfl_tune.losses.LossInput.extras`.
+        part_names: Names of the annotated parts that the network learns to find; empty for methods
+            that find none.
         teacher: The trained model whose scores are learnt too; None without distillation.
         pieces: Number of parts in which a batch is trained, one after the other, to save memory.
         backbone_trained: Whether an earlier stage has trained the backbone, so that nothing cached
@@ -66,6 +75,7 @@ class StageContext:
     labels: Tensor
     total_epochs: int
     known_of_images: Mapping[str, Tensor] = field(default_factory=dict)
+    part_names: Sequence[str] = ()
     teacher: Teacher | None = None
     pieces: int = 1
     backbone_trained: bool = False
@@ -120,8 +130,12 @@ class StageContext:
         if stage.epochs and stage.snr:
             backbone.restitute(stage.blocks, self.config.data.image_size)
         projection, pooling = copy.deepcopy(extractor.projection), extractor.pooling()
-        recurrent = None
-        if stage.epochs and self.method.recurrence is not None:
+        recurrent, parts = None, None
+        settings = self.method.detector(len(self.part_names), self.head.feature_dim)
+        if stage.epochs and (self.method.recurrence is not None or settings is not None):
             channels, _, _ = map_shape(backbone.name, self.config.data.image_size, backbone.reads)
-            recurrent = RecurrentAttention(channels, self.method.recurrence)
-        return Network(backbone, projection, pooling, self.head, recurrent)
+            if self.method.recurrence is not None:
+                recurrent = RecurrentAttention(channels, self.method.recurrence)
+            if settings is not None:
+                parts = PartDetector(channels, settings)
+        return Network(backbone, projection, pooling, self.head, recurrent, parts)

@@ -11,6 +11,7 @@ from gsfl_tune.experiment.heads import GROUPED_HEADS, SHARED_HEADS
 from gsfl_tune.losses import Sizes
 from gsfl_tune.losses.attributes import ATTRIBUTES
 from gsfl_tune.losses.causality import RESTITUTED
+from gsfl_tune.losses.parts import PARTS
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import create_head, pooling_class
 from gsfl_tune.plugins import PluginError
@@ -20,6 +21,7 @@ from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.loss import create_loss
+from gsfl_tune.training.parts import training_parts
 from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
 from gsfl_tune.training.restitution import restituted_channels, snr_problems
 from gsfl_tune.training.seeds import mix
@@ -58,6 +60,7 @@ def create_context(
     where = (config, workspace.backbone(config), device, workspace.cache_dir)
     attributes = training_attributes(config, workspace, positions)
     known = {} if attributes is None else {ATTRIBUTES: attributes}
+    parts = training_parts(config, workspace, positions)
     try:
         method = create_method(config.training)
     except PluginError as error:
@@ -87,6 +90,7 @@ def create_context(
             {
                 **{name: each.shape[1] for name, each in known.items()},
                 RESTITUTED: restituted_channels(config),
+                PARTS: len(parts),
             },
         )
         method.build(sizes)
@@ -109,6 +113,7 @@ def create_context(
         labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
         total_epochs=Timeline.of(config).total,
         known_of_images={name: each.to(device) for name, each in known.items()},
+        part_names=parts,
         teacher=workspace.teacher(config),
         pieces=pieces,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -17,9 +17,19 @@ from gsfl_tune.methods import Method
 from gsfl_tune.training.predictions import Predictions
 
 
-def numbers_of_method(method: Method, predictions: Predictions) -> dict[str, float]:
+class Measured(Protocol):
+    """Describes a stage that knows more of validation images than their scores."""
+
+    def measured(self) -> dict[str, float]:
+        """Returns numbers of the last validation."""
+
+
+def numbers_of_method(
+    method: Method, predictions: Predictions, stage: Measured
+) -> dict[str, float]:
     """Returns what a method computes after an epoch, as far as it is finite: JSON has no other."""
     found = method.epoch_metrics(predictions.logits, predictions.labels)
+    found = {**stage.measured(), **found}
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 

@@ -206,7 +206,7 @@ class Training:
             self.validated = self._predict("validation", self.ranks)
             metrics = self.scoring.of_epoch(self.validated)
             record |= keyed(VALIDATION, metrics)
-            record |= keyed(METHOD, numbers_of_method(self.context.method, self.validated))
+            record |= keyed(METHOD, numbers_of_method(self.context.method, self.validated, stage))
             if not math.isfinite(metrics["nll"]):
                 raise NonFiniteLoss(f"non-finite validation/nll after epoch {self.epoch + 1}")
         record["seconds"] = round(time.perf_counter() - started, 4)

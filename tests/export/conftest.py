@@ -16,6 +16,8 @@ from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import (
     GsflHead,
     Network,
+    PartDetector,
+    PartSettings,
     PlainHead,
     Projection,
     Recurrence,
@@ -52,15 +54,18 @@ METRICS = {
 }
 
 
-def make_config(snr: bool = False, recurrent: bool = False, **model: object) -> Config:
+def make_config(
+    snr: bool = False, recurrent: bool = False, parts: bool = False, **model: object
+) -> Config:
+    method = "recurrent_attention" if recurrent else "part_rcnn" if parts else "single"
     return Config.model_validate(
         {
             "name": "zoo",
             "data": {"source": "typefaces", "image_size": 32},
             "model": {"weights": "none", "latent_dim": 24, **model},
             "training": {
-                "method": "recurrent_attention" if recurrent else "single",
-                "finetune": {"epochs": int(snr or recurrent), "snr": snr},
+                "method": method,
+                "finetune": {"epochs": int(snr or recurrent or parts), "snr": snr},
             },
         }
     )
@@ -107,7 +112,14 @@ def make_network(config: Config) -> Network:
         recurrent = RecurrentAttention(shape[0], Recurrence(steepness=2.0))
         for parameter in recurrent.parameters():  # as if it had been trained
             torch.nn.init.normal_(parameter, 0, 0.3)
-    return Network(backbone, projection, pooling, head, recurrent).eval()
+    parts = None
+    if config.training.method == "part_rcnn":
+        size = config.data.image_size
+        shape = map_shape(backbone.name, size, backbone.reads)
+        parts = PartDetector(shape[0], PartSettings(3, head.feature_dim, 8))
+        for parameter in parts.parameters():  # as if it had been trained
+            torch.nn.init.normal_(parameter, 0, 0.5)
+    return Network(backbone, projection, pooling, head, recurrent, parts).eval()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from gsfl_tune.experiment.methods import ATTRIBUTE_METHODS, FINETUNE_METHODS, METHODS
+from gsfl_tune.experiment.methods import (
+    ATTRIBUTE_METHODS,
+    FINETUNE_METHODS,
+    METHODS,
+    PART_METHODS,
+)
 from gsfl_tune.methods import method_class
 from gsfl_tune.training import Training
 
@@ -16,8 +21,8 @@ from .test_training import assert_equal_states, run, state_of
 
 HEAD = {"epochs": 1, "batch_size": 16}
 FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 2}
-# Those that need attributes have a file of their own.
-NAMES = [name for name in FINETUNE_METHODS if name not in ATTRIBUTE_METHODS]
+# Those that need annotations have files of their own.
+NAMES = [name for name in FINETUNE_METHODS if name not in (*ATTRIBUTE_METHODS, *PART_METHODS)]
 
 
 def config_of(name, **finetune):

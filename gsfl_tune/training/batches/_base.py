@@ -15,6 +15,7 @@ from gsfl_tune.models import Backbone, Network, SplitBackbone
 from gsfl_tune.models.frozen_forward import Precision
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.image_sizes import training_sizes
+from gsfl_tune.training.part_scores import PartScores
 
 EVAL_BATCH = 64
 
@@ -136,9 +137,18 @@ class Batches(ABC):
         return torch.stack([every[each, images] for each in shown])
 
     @cached_property
-    def _annotations(self) -> Annotations | None:
+    def annotations(self) -> Annotations | None:
         """Returns annotations of the pool if the method uses them and the source has some."""
-        if not self._context.method.annotated:
+        method, dataset = self._context.method, self._context.workspace.dataset
+        if not method.annotated:
             return None
-        found = self._context.workspace.dataset.annotations("pool")
-        return None if found.empty else found
+        found = dataset.annotations("pool")
+        return None if found.empty else method.prepared(found, dataset.pool.side)
+
+    @cached_property
+    def part_scores(self) -> PartScores | None:
+        """Returns what scores the parts that are found in images of the pool, if some are known."""
+        if not self._context.part_names or self.annotations is None:
+            return None
+        side = self._context.workspace.dataset.pool.side
+        return PartScores(self.annotations, side, self._eval_size)

@@ -105,7 +105,8 @@ class ActivationBatches(Batches):
             if moved is not None:
                 annotations = tuple(each.rows(order[part]) for each in moved)
             targets = Targets(labels[part], extras=extras)
-            yield Batch(batch, targets, positions[part], annotations)
+            side = None if annotations is None else self._size
+            yield Batch(batch, targets, positions[part], annotations, side=side)
 
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
         """Yields activations of the images' centres."""
@@ -153,6 +154,8 @@ class ActivationBatches(Batches):
         split = self._splits.of(network.backbone, size)
 
         def features(activations: Tensor) -> Tensor:
+            if network.reads_maps:
+                return network.pool_maps(split.maps(activations))
             return network.pool(split.suffix(activations))
 
         return features
@@ -166,12 +169,12 @@ class ActivationBatches(Batches):
 
     def _moved(self, epoch: int) -> list[Annotations] | None:
         """Returns annotations of the pool, moved to the views of an epoch."""
-        draws = None if self._annotations is None else self._fixed_draws(epoch)
-        if self._annotations is None or draws is None:
+        draws = None if self.annotations is None else self._fixed_draws(epoch)
+        if self.annotations is None or draws is None:
             return None
         side = self._context.workspace.dataset.pool.side
         return [
-            self._annotations.moved(self._augment.matrices(each, side).numpy()) for each in draws
+            self.annotations.moved(self._augment.matrices(each, side).numpy()) for each in draws
         ]
 
     def _read(self, batches: list[list[Rows]]) -> Iterator[tuple[Tensor, ...]]:

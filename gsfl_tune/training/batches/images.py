@@ -50,7 +50,7 @@ class ImageBatches(Batches):
             share=context.share,
             balance=training.balanced_sampling,
             views=context.method.views,
-            annotations=self._annotations,
+            annotations=self.annotations,
         )
         for batch, unlabelled in zip(batches, self._unlabelled(epoch, seed), strict=True):
             views = tuple(self.of_images(view) for view in batch.views)
@@ -170,6 +170,8 @@ class SplitBatches(ImageBatches):
         split, prefix = self._cut(network, size)
 
         def features(images: Tensor) -> Tensor:
+            if network.reads_maps:
+                return network.pool_maps(split.maps(prefix(images)))
             return network.pool(split.suffix(prefix(images)))
 
         return features

@@ -118,7 +118,7 @@ def fast_forward(
 def has_fast_form(network: Network, images: int | None, device: torch.device) -> bool:
     """Returns whether a network's backbone is worth a fast form, for some images on a device.
 
-    Regions are proposed from maps, which the form gives only where the pooling reads them.
+    Regions and parts are found on maps, which the form gives only where the pooling reads them.
 
     Args:
         network: The network.
@@ -135,7 +135,7 @@ def enough_images(images: int | None) -> bool:
 
 def gives_maps(network: Network) -> bool:
     """Returns whether a fast form of the backbone gives all that the network reads of it."""
-    return network.recurrent is None or network.pooling.reads == "map"
+    return not network.reads_maps
 
 
 def fast_backbone(

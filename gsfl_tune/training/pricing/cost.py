@@ -18,6 +18,7 @@ from gsfl_tune.models import (
     head_class,
     head_parameters,
     map_shape,
+    part_detector_size,
     part_size,
     pooled_channels,
     pooling_class,
@@ -30,9 +31,10 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.training.caches.teacher import teacher_bytes
 from gsfl_tune.training.head_terms import head_term_parameters
+from gsfl_tune.training.parts import expected_parts
 from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
 from gsfl_tune.training.pricing.generators import numbers_of_generators
-from gsfl_tune.training.pricing.methods import numbers_of_methods, recurrences
+from gsfl_tune.training.pricing.methods import detectors, numbers_of_methods, recurrences
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -262,6 +264,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     heads = highest("model.attention_heads") if pooling_class(pooling).takes_heads else 0
     learned = math.gcd(channels, heads) * channels if heads else 0
     learned += _restitution(case, backbone) + _regions(case, backbone)
+    learned += _detector(case, backbone, feature_dim)
     return LargestModel(
         bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
@@ -301,6 +304,17 @@ def _regions(case: Experiment, backbone: str) -> int:
         return 0
     channels, _, _ = map_shape(backbone, max(case.values("data.image_size")), reads_of(case))
     return max(recurrence_size(channels, each.scales, each.width) for each in every)
+
+
+def _detector(case: Experiment, backbone: str, feature_dim: int) -> int:
+    """Counts the parameters that find and join parts, of the method that has most."""
+    if not max(case.values("training.finetune.epochs")):
+        return 0
+    every = detectors(case, expected_parts(case.defaults().data), feature_dim)
+    if not every:
+        return 0
+    channels, _, _ = map_shape(backbone, max(case.values("data.image_size")), reads_of(case))
+    return max(part_detector_size(channels, each) for each in every)
 
 
 def _trained_parameters(case: Experiment, backbone: str) -> int:

@@ -36,7 +36,8 @@ def problems_of_methods(case: Experiment) -> Iterator[tuple[str, str]]:
     names = case.values("training.method")
     for name in names:
         method = method_class(name)
-        if not (method.reads_maps or method.needs_images or method.unmixed):
+        asks = method.reads_maps or method.needs_images or method.unmixed or method.unblended
+        if not asks:
             continue
         own = case if len(names) == 1 else case.fixed({"training.method": name})
         yield from _of_method(own)

@@ -13,7 +13,7 @@ from gsfl_tune.experiment.config import TrainingConfig
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
 from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import Method, create_method
-from gsfl_tune.models import Recurrence, probe
+from gsfl_tune.models import PartSettings, Recurrence, probe
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.training.pricing.cases import backbone_of
 
@@ -59,6 +59,25 @@ def recurrences(case: Experiment) -> list[Recurrence]:
             continue
         if recurrence is not None:
             found.append(recurrence)
+    return found
+
+
+def detectors(case: Experiment, count: int, dim: int) -> list[PartSettings]:
+    """Lists the detectors of the largest methods of a space that find parts.
+
+    Args:
+        case: A part of a space.
+        count: Number of parts.
+        dim: D of its largest features.
+    """
+    found = []
+    for name in case.values("training.method"):
+        try:
+            settings = largest_method(case, name).detector(count, dim)
+        except PluginError:  # said elsewhere
+            continue
+        if settings is not None:
+            found.append(settings)
     return found
 
 

@@ -78,10 +78,11 @@ def largest_config(experiment: Experiment) -> Config:
     return case.fixed(values).defaults()
 
 
-def _at_once(case: Experiment, name: str) -> tuple[int, int, int]:
-    """Returns images with gradients for each of a batch, passes, and maps that are read."""
+def _at_once(case: Experiment, name: str) -> tuple[int, int, int, bool]:
+    """Returns images with gradients for each of a batch, passes, maps that are read, and parts."""
     method = largest_method(case, name)
-    return method.views + method.unlabelled, method.feature_passes, method.layers
+    parts = method.detector(1, 1) is not None
+    return method.views + method.unlabelled, method.feature_passes, method.layers, parts
 
 
 def rehearse(config: Config, workspace: Workspace) -> None:

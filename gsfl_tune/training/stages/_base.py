@@ -211,6 +211,10 @@ class Stage(ABC, Generic[M, C]):
             (N, C) float32 on the CPU.
         """
 
+    def measured(self) -> dict[str, float]:
+        """Returns further numbers of the images of the last validation, on every rank."""
+        return {}
+
     @abstractmethod
     def discriminative(self, index: np.ndarray) -> Tensor:
         """Returns discriminative parts of pool images, (N, H) float32, with the trained weights."""

@@ -24,6 +24,7 @@ from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.methods import Passes
 from gsfl_tune.models import (
+    Detections,
     HeadOutput,
     Network,
     seed_drop_paths,
@@ -39,6 +40,7 @@ from gsfl_tune.training.batches import ActivationBatches, create_batches
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
+from gsfl_tune.training.part_scores import watching_parts
 from gsfl_tune.training.stages._base import LossMeter, Stage
 from gsfl_tune.training.stages.finetune_work import finetune_work
 from gsfl_tune.training.stages.method_problems import method_problems
@@ -91,6 +93,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 *network.head.parameters(),
                 *network.pooling.parameters(),
                 *([] if network.recurrent is None else network.recurrent.parameters()),
+                *([] if network.parts is None else network.parts.parameters()),
                 *context.loss.parameters(),
                 *context.method.parameters(),
             ],
@@ -197,6 +200,10 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             with self._autocast():
                 return network.pool_maps(maps, fixed_length=fixed_length)
 
+        def found(maps: Tensor) -> tuple[Tensor, Detections]:
+            with self._autocast():
+                return network.pool_parts(maps)
+
         def head(unit: Tensor) -> HeadOutput:
             with self._autocast():
                 output: HeadOutput = network.head(unit)
@@ -212,6 +219,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             pool=maps and pool,
             layer=layers and layer,
             recurrent=network.recurrent if maps else None,
+            parts=found if maps and network.parts is not None else None,
             cross_entropy=self.cross_entropy,
             draws=self.draws,
             evaluating=self.evaluating,
@@ -321,11 +329,19 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         network, method = self.evaluated.eval(), self.context.method.eval()
         passes = self._passes(network, self._batches.eval_features(network))
         rows = []
-        with activity(_WORDS[part], len(index), "images") as step:
+        with (
+            activity(_WORDS[part], len(index), "images") as step,
+            watching_parts(self._batches.part_scores, network.parts, part, index),
+        ):
             for inputs in self._evaluated(images, part, index):
                 rows.append(method.predict(inputs, passes).float().cpu())
                 step.done += len(inputs)
         return torch.cat(rows)
+
+    def measured(self) -> dict[str, float]:
+        """Returns how well parts were found in the images of the last validation."""
+        scores = self._batches.part_scores
+        return {} if scores is None else scores.numbers(self.context.ranks)
 
     @torch.inference_mode()
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor:

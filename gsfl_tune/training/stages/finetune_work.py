@@ -9,10 +9,13 @@ from typing import Literal
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import (
+    PartSettings,
     Reads,
     has_batch_norms,
+    map_shape,
     part_shapes,
     part_size,
+    part_work,
     pooling_class,
     probe,
     zoom_work,
@@ -21,12 +24,14 @@ from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.batch_norm import NORM_BATCHES
 from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.image_sizes import training_sizes
+from gsfl_tune.training.parts import expected_parts
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 from gsfl_tune.training.stages.work import (
     STEP,
     UPDATE,
     Work,
     channels_of_pooling,
+    feature_size,
     method_kind,
     trained_head_parameters,
 )
@@ -73,6 +78,10 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
         # Gradients reach regions through the blocks that are not trained.
         through += regions * (whole.frozen + STEP * zoom_work(size))
         seen += regions * (seen + zoom_work(config.eval_image_size))
+    settings = method.detector(expected_parts(config.data), feature_size(config))
+    if settings is not None:
+        through += STEP * _of_parts(config, size, settings)
+        seen += _of_parts(config, config.eval_image_size, settings)
     # A pass of the weak view without gradients, and one of the strong view.
     weak = whole.trained + pooling + whole.frozen + 2 * head
     through += method.unlabelled * (weak + passed + STEP * pooling + 2 * STEP * head)
@@ -121,6 +130,13 @@ def _of_epoch(
     passed = step * trained.trained + whole.trained - trained.trained
     updated = UPDATE * parameters + _orthogonalising(config, own, reads)
     return passed + (0.0 if cached else whole.frozen), updated
+
+
+def _of_parts(config: Config, size: int, settings: PartSettings) -> float:
+    """Returns the operations of a detector of parts for an image of a side of `size` pixels."""
+    reads = pooling_class(config.model.pooling).reads
+    channels, height, width = map_shape(config.model.extractor, size, reads)
+    return part_work(channels, height * width, settings)
 
 
 def _pass_of(teacher: str) -> tuple[str, int, int]:

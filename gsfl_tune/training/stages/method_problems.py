@@ -38,16 +38,16 @@ def method_problems(config: Config, *, cached: bool, maps: bool) -> Iterator[tup
             f"activations are cached, but training.method: {name} makes new images in every step; "
             "allowed: 0, or training.finetune.blocks: all",
         )
-    if not method.unmixed:
-        return
     for key, value in (("mixup", stage.mixup), ("cutmix", stage.cutmix)):
-        if value > 0:
+        if value > 0 and (method.unmixed or method.unblended):
+            why = "which looks for the one class that an image shows"
+            if not method.unmixed:
+                why = "whose annotations are of one image and cannot be mixed"
             yield (
                 f"training.finetune.{key}",
-                f"found {value:g}, allowed 0 with training.method: {name}, which looks for the one "
-                "class that an image shows",
+                f"found {value:g}, allowed 0 with training.method: {name}, {why}",
             )
-    if config.loss.distill.weight > 0:
+    if method.unmixed and config.loss.distill.weight > 0:
         yield (
             "loss.distill.weight",
             f"found {config.loss.distill.weight:g}, allowed 0 with training.method: {name}: the "

@@ -1,0 +1,102 @@
+"""A network that finds parts says in every format what it says in PyTorch, from pixels alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gsfl_tune.bundles.preprocessing import Preprocessing
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import bundle_from_network, load_bundle
+from gsfl_tune.export.graph import Deployed
+from gsfl_tune.export.prune import prune
+from gsfl_tune.export.quicken import quickened
+from gsfl_tune.training.caches import engines
+from tests.export.conftest import CLASSES, make_config, make_network
+
+MODELS = [
+    {"backbone": "test_efficientnet"},
+    {"backbone": "test_convnext", "pooling": "native"},
+    {"backbone": "test_vit", "head": "plain"},
+]
+SIDE = 74
+
+
+def deployed(model):
+    network = make_network(make_config(parts=True, **model))
+    with torch.no_grad():  # else one class has it all
+        network.head.classifier.weight.mul_(0.05)
+    module = Deployed(network, Preprocessing(64, SIDE, "crop", [0.5] * 3, [0.3] * 3), inside=True)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (3, SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = module(images).numpy()
+        own = module.network  # a copy
+        detector, own.parts = own.parts, None
+        assert np.abs(module(images).numpy() - expected).max() > 1e-3  # parts count
+        own.parts = detector
+    return module, images, expected
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model["backbone"])
+def test_onnx_gives_what_pytorch_does(tmp_path, model):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from gsfl_tune.export.onnx_file import write_onnx
+
+    module, images, expected = deployed(model)
+    write_onnx(module, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    found = session.run(None, {"images": images.numpy()})[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model["backbone"])
+def test_other_formats_too(tmp_path, model):
+    from gsfl_tune.export.exported_file import capture
+
+    module, images, expected = deployed(model)
+    with torch.no_grad():
+        found = capture(module, module.example()).module()(images)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+    pytest.importorskip("openvino")
+    from gsfl_tune.export.openvino_file import convert_module, plain_run, write_model
+
+    write_model(convert_module(module), tmp_path / "model.xml", half=False)
+    found = plain_run(tmp_path / "model.xml")(images)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+
+
+def test_a_bundle_has_the_detector(tmp_path):
+    config = make_config(parts=True, backbone="test_efficientnet", pooling="gem")
+    network = make_network(config)
+    path = bundle_from_network(
+        tmp_path, network, config, classes=CLASSES, groups=None, side=37, metrics={}
+    )
+    found = load_bundle(path, "cpu").network
+    assert found.parts.settings == network.parts.settings
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(found.infer(images), network.infer(images))
+
+
+@pytest.mark.parametrize("pooling", ["average", "native"])
+def test_parts_are_found_as_in_pytorch_on_a_fast_backbone(pooling, tmp_path, monkeypatch):
+    """In front of the model's own head the fast form gives no map: it is left out."""
+    monkeypatch.setenv(engines.SWITCH_VARIABLE, "0")
+    network = make_network(make_config(parts=True, backbone="test_convnext", pooling=pooling))
+    plain, images = network.backbone, torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network.infer(images)
+        with quickened([network], 64, 10**9, torch.device("cpu"), tmp_path):
+            assert (network.backbone is plain) == (pooling == "native")
+            found = network.infer(images)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_it_is_not_pruned():
+    config = make_config(parts=True, backbone="test_efficientnet")
+    with pytest.raises(UserError, match=r"--prune: found 0\.5 for .*part_rcnn.*allowed: 0"):
+        prune(make_network(config), 0.5, 32)
