@@ -1,0 +1,93 @@
+"""Pretrainings of several processes: the losses of whole batches, and the gradients of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gsfl_tune.experiment import UserError
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.search.workers.pretraining_team import begin_pretraining, pretraining_team
+from gsfl_tune.search.workers.rank_pool import RankProcesses
+from gsfl_tune.search.workers.workspaces import open_workspace
+from gsfl_tune.training.pretrain import Pretraining, PretrainingFailed
+from tests.search.experiments import experiment
+
+pytest.importorskip("lightly")
+
+# A batch that cannot be halved. Few steps: later ones see queues and statistics of the first.
+BATCH = 15
+OVERRIDES = (
+    "model.backbone=test_resnet",
+    "training.device=cpu",
+    "training.precision=fp32",
+    f"pretrain.batch_size={BATCH}",
+    "pretrain.epochs=2",
+    "pretrain.warmup=0",
+    "pretrain.learning_rate=0.02",
+    "pretrain.hidden_dim=16",
+    "pretrain.projection_dim=8",
+    "pretrain.prototypes=32",
+    "pretrain.queue=40",
+)
+PAIRS = (
+    "pretrain.discriminative.pair_weight=0.7",
+    "pretrain.discriminative.reconstruction_weight=0.3",
+    "pretrain.discriminative.decoder_width=8",
+    "pretrain.discriminative.warmup=0",
+    "pretrain.discriminative.perturbation=swap",
+    "pretrain.discriminative.reconstruct=both",
+)
+CASES = {
+    "moco": ("pretrain.augment.local_crops=1", "pretrain.augment.local_size=16"),
+    "vicreg": (),
+    "lejepa": (),
+    "dino": ("pretrain.prototypes=16",),
+    "byol": PAIRS,
+    "simsiam": ("pretrain.lcr.weight=0.1", "pretrain.lcr.channels=4", "data.image_size=64"),
+}
+
+
+def config_of(*overrides: str) -> Config:
+    return experiment("data.typefaces.train=2", *OVERRIDES, *overrides).defaults()
+
+
+def begun(config: Config, directory: Path, cache_dir: Path, *, together: bool) -> Pretraining:
+    workspace = open_workspace(config.data, None, cache_dir)
+    training = begin_pretraining(config, workspace, directory, "key")
+    assert training.steps in (2, 3)
+    if together:
+        training.team = pretraining_team(config, workspace, 2)
+    return training
+
+
+def state(training: Pretraining) -> dict[str, Any]:
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in (
+            *training.network.named_parameters(),
+            *training.network.named_buffers(),
+        )
+    }
+
+
+@pytest.mark.parametrize("method", list(CASES))
+def test_two_processes_compute_what_one_does(
+    method: str, tmp_path: Path, cache_dir: Path, team: RankProcesses
+) -> None:
+    config = config_of(f"pretrain.method={method}", *CASES[method])
+    one = begun(config, tmp_path / "one", cache_dir, together=False)
+    before = state(one)
+    two = begun(config, tmp_path / "two", cache_dir, together=True)
+    records = [training.run_epoch() for training in (one, two)]
+    two.leave()
+    numbers = [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+    assert numbers[1] == pytest.approx(numbers[0], rel=1e-5, abs=1e-6)
+    ours, theirs = state(one), state(two)
+    moved = [n for n in ours if not torch.equal(ours[n], before[n])]
+    assert any(name.startswith("backbone") for name in moved)
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5), name
