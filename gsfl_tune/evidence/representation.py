@@ -6,7 +6,7 @@ import numpy as np
 
 from gsfl_tune.evidence.linear_probe import tune_probe
 from gsfl_tune.training.metrics import classification_metrics
-from gsfl_tune.training.neighbours import Labels, LabelledFeatures, knn_accuracy
+from gsfl_tune.training.neighbours import LabelledFeatures, Labels, knn_accuracy
 
 NEIGHBOURS = (20, 200)
 # Rows of similarities at a time.

@@ -65,8 +65,8 @@ class ParetoAsha:
         Args:
             number: Trial number.
             k: Rung, from -`before`.
-            costs: The objectives, smaller is better (in front of rung 0 one number); None, where one is not a number, stops
-                nothing and no other trial is compared with it.
+            costs: The objectives, smaller is better (in front of rung 0 one number); None, where
+                one is not a number, stops nothing and no other trial is compared with it.
             protected: Whether the trial is never stopped; others are still compared with it.
 
         Returns:

@@ -90,7 +90,9 @@ def pretraining_team(
     return None if processes is None else RanksOfPretraining(processes, config, workspace)
 
 
-def begin_pretraining(config: Config, workspace: Workspace, directory: Path, key: str) -> Pretraining:
+def begin_pretraining(
+    config: Config, workspace: Workspace, directory: Path, key: str
+) -> Pretraining:
     """Makes the pretraining of a configuration in a further rank.
 
     Args:

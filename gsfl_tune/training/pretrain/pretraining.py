@@ -290,9 +290,7 @@ class Pretraining:
                     sums[name] = sums.get(name, 0) + value.detach().double()
                 shown.done = number + 1
         whole = network.joint.summed(torch.stack(list(sums.values())))
-        return {
-            name: float(value) / self.steps for name, value in zip(sums, whole, strict=True)
-        }
+        return {name: float(value) / self.steps for name, value in zip(sums, whole, strict=True)}
 
     def _batches(
         self,

@@ -75,7 +75,9 @@ def pretraining_price(experiment: Experiment, trials: int) -> PretrainingPrice |
             best = max(best, (own_work, name, size, own_work / whole))
     count = min(pretrainings(experiment), trials)
     epochs = max(experiment.values("pretrain.epochs"))
-    expected = expected_epochs(pretraining_rungs(experiment), experiment.defaults().search.scheduler.reduction)
+    expected = expected_epochs(
+        pretraining_rungs(experiment), experiment.defaults().search.scheduler.reduction
+    )
     return PretrainingPrice(int(count), epochs, expected or epochs, *best)
 
 

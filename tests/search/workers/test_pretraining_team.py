@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from gsfl_tune.experiment import UserError
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.search.workers.pretraining_team import begin_pretraining, pretraining_team
 from gsfl_tune.search.workers.rank_pool import RankProcesses
 from gsfl_tune.search.workers.workspaces import open_workspace
-from gsfl_tune.training.pretrain import Pretraining, PretrainingFailed
+from gsfl_tune.training.pretrain import Pretraining
 from tests.search.experiments import experiment
 
 pytest.importorskip("lightly")
 
 # A batch that cannot be halved. Few steps: later ones see queues and statistics of the first.
-BATCH = 15
+BATCH = 25
 OVERRIDES = (
     "model.backbone=test_resnet",
     "training.device=cpu",
@@ -52,7 +51,7 @@ CASES = {
 
 
 def config_of(*overrides: str) -> Config:
-    return experiment("data.typefaces.train=2", *OVERRIDES, *overrides).defaults()
+    return experiment("data.typefaces.train=4", *OVERRIDES, *overrides).defaults()
 
 
 def begun(config: Config, directory: Path, cache_dir: Path, *, together: bool) -> Pretraining:
