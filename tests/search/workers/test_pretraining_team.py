@@ -12,7 +12,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.search.workers.pretraining_team import begin_pretraining, pretraining_team
 from gsfl_tune.search.workers.rank_pool import RankProcesses
 from gsfl_tune.search.workers.workspaces import open_workspace
-from gsfl_tune.training.pretrain import Pretraining
+from gsfl_tune.training.pretrain import Pretraining, PretrainingFailed
 from tests.search.experiments import experiment
 
 pytest.importorskip("lightly")
@@ -90,3 +90,18 @@ def test_two_processes_compute_what_one_does(
     assert any(name.startswith("backbone") for name in moved)
     for name in ours:
         assert torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_a_loss_that_is_not_finite_ends_all_of_them(
+    tmp_path: Path, cache_dir: Path, team: RankProcesses
+) -> None:
+    config = config_of("pretrain.method=vicreg", "pretrain.learning_rate=1e30")
+    failing = begun(config, tmp_path / "failing", cache_dir, together=True)
+    with pytest.raises(PretrainingFailed, match="non-finite train/"):
+        failing.run_epoch()
+    failing.leave()
+    # The same processes serve the next pretraining.
+    allowed = config_of("pretrain.method=vicreg")
+    following = begun(allowed, tmp_path / "on", cache_dir, together=True)
+    assert following.run_epoch()["epoch"] == 1
+    following.leave()
