@@ -8,7 +8,10 @@ import torch
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
+from gsfl_tune.cache.shared import use_shared_cache
 from gsfl_tune.data.contrast import images_without_labels
+from gsfl_tune.run.storage.retrying import open_storage
+from gsfl_tune.run.storage.shared_cache import StoredCache
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.pretrain import (
     Pretraining,
@@ -108,3 +111,23 @@ def test_a_training_takes_the_weights_that_its_rungs_have_trained(tmp_path, work
     backbone = Workspace(workspace.dataset, tmp_path, CPU).backbone(learned)
     assert trained == [0, 1]
     assert same(weights(tmp_path, own), backbone.model.state_dict())
+
+
+def test_another_node_goes_on_where_the_first_one_has_stopped(tmp_path, workspace, trained):
+    storage = open_storage(str(tmp_path / "storage"), create=True)
+    cache = StoredCache(storage, beat_seconds=0.1)
+    use_shared_cache(cache)
+    try:
+        value = shared(workspace, tmp_path / "one").accuracy(1)
+        cache.settle()
+        other = shared(workspace, tmp_path / "other")
+        assert other.accuracy(1) == value
+        assert trained == [0]
+        other.finish()
+        assert trained == [0, 1]
+        cache.settle()
+    finally:
+        use_shared_cache(None)
+    alone = shared(workspace, tmp_path / "alone")
+    alone.finish()
+    assert same(weights(tmp_path / "other", other), weights(tmp_path / "alone", alone))
