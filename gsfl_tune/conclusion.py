@@ -34,6 +34,7 @@ from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import LinearHead, Network
 from gsfl_tune.report.files import read_trials
 from gsfl_tune.report.importance import importances
+from gsfl_tune.report.rungs import pretraining_rungs
 from gsfl_tune.report.slots import timeline
 from gsfl_tune.run import RunDirectory, WorkerLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
@@ -149,6 +150,7 @@ class Conclusion:
                 if each.validation
             ],
             pareto=pareto_entries(self.experiment, self.run),
+            pretraining=self._pretraining(),
             groups={}
             if groups is None
             else dict(zip(workspace.dataset.classes, map(int, groups), strict=True)),
@@ -180,6 +182,23 @@ class Conclusion:
             self._write_bundles(results, winner, control, yardstick, groups, workspace)
         write_results(self.run.results_file, results)
         return results
+
+    def _pretraining(self) -> list[dict[str, Any]]:
+        """Describes the rungs within pretrainings, by the accuracy of nearest neighbours."""
+        if True not in self.experiment.values("training.pretrain"):
+            return []
+        records = read_trials(self.run, self.experiment.defaults().search.metric)
+        found = pretraining_rungs([each for each in records if each.study == "search"])
+        return [
+            {
+                "epoch": each.index,
+                "reached": each.reached,
+                "stopped": each.stopped,
+                "median": each.median,
+                "best": each.best,
+            }
+            for each in found
+        ]
 
     def _searched(self, results: Results) -> Searched:
         """Collects what the page draws of the search, from the same functions."""

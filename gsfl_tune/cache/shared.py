@@ -37,6 +37,11 @@ def use_shared_cache(shared_cache: SharedCache | None) -> None:
     _shared_cache = shared_cache
 
 
+def is_shared() -> bool:
+    """Returns whether this process shares its cache with other nodes."""
+    return _shared_cache is not None
+
+
 def shared_builder(path: Path, build: Build) -> Build:
     """Returns the builder of an entry, by way of other nodes where there are any."""
     if _shared_cache is None or path.parent.name not in SHARED_KINDS:

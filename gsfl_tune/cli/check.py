@@ -312,16 +312,23 @@ def _dearest(experiment: Experiment) -> str:
 def _pretraining(experiment: Experiment, trials: int) -> dict[str, str]:
     """Describes what is learned without labels in front of the trials."""
     from gsfl_tune.training.pricing.pretraining import pretraining_price
+    from gsfl_tune.training.timeline import pretraining_rungs
 
     price = pretraining_price(experiment, trials)
     if price is None:
         return {}
     tera = 1000 * price.epochs * price.operations / 1e12
     many = f"up to {price.count:,} of" if price.count > 1 else "1 of"
-    return {
-        "pretraining": f"{many} {price.epochs:,} epochs, {tera:,.3g} TFLOP each for 1,000 images "
+    text = (
+        f"{many} {price.epochs:,} epochs, {tera:,.3g} TFLOP each for 1,000 images "
         f"({price.backbone}, {price.image_size} px); trials with the same one share it"
-    }
+    )
+    if rungs := pretraining_rungs(experiment):
+        text += (
+            f"; compared by kNN accuracy after {', '.join(f'{each:,}' for each in rungs)} epochs: "
+            f"about {price.expected:,.0f} epochs each, if each trial has its own"
+        )
+    return {"pretraining": text}
 
 
 def _features(experiment: Experiment, images: int | None) -> str:

@@ -19,7 +19,10 @@ from gsfl_tune.cli._base import (
 from gsfl_tune.cli.search import stoppable
 
 if TYPE_CHECKING:
+    from gsfl_tune.experiment.config import Config
     from gsfl_tune.pretraining import Pretrained
+    from gsfl_tune.training import Workspace
+    from gsfl_tune.training.pretrain import PretrainingTeam
 
 
 class Pretrain(Command):
@@ -60,6 +63,7 @@ class Pretrain(Command):
                     resume=args.resume,
                     on_record=lambda record: display.say(_line(record)),
                     notice=display.say,
+                    gather=_gather,
                 )
             except PretrainingFailed as error:
                 display.say(f"failed: {error}")
@@ -80,6 +84,20 @@ class Pretrain(Command):
         print(f"page: {directory / PAGE_FILE}")
         print(f"use them: --set model.weights={found.weights}")
         return FINISHED
+
+
+def _gather(config: Config, workspace: Workspace) -> PretrainingTeam | None:
+    """Starts as many processes as a trial of the experiment has."""
+    asked = config.search.resources.of(config.model.backbone) or config.search.resources
+    workers = asked.workers_per_trial or asked.gpus_per_trial or 1
+    if workers == 1:
+        return None
+    import torch
+
+    from gsfl_tune.search.workers.pretraining_team import pretraining_team
+
+    threads = max(1, torch.get_num_threads() // workers)
+    return pretraining_team(config, workspace, workers, threads)
 
 
 def _line(record: dict[str, Any]) -> str:

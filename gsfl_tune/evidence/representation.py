@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
 from gsfl_tune.evidence.linear_probe import tune_probe
 from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training.neighbours import LabelledFeatures, Labels, knn_accuracy
 
 NEIGHBOURS = (20, 200)
-# Of the weights of neighbours, as usual since Wu et al.
-_TEMPERATURE = 0.1
 # Rows of similarities at a time.
 _ROWS = 1024
-
-Unit = NDArray[np.float32]
-Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class LabelledFeatures:
-    """Holds unit features of images with their classes.
-
-    Attributes:
-        features: (N, C) float32, rows of length 1.
-        labels: (N,) classes.
-    """
-
-    features: Unit
-    labels: Labels
 
 
 def representation_metrics(
@@ -59,8 +39,7 @@ def representation_metrics(
     accuracy = classification_metrics(probe.validation_logits, validation.labels)["accuracy"]
     found = {"linear_probe": float(accuracy)}
     for k in NEIGHBOURS:
-        guessed = knn_predictions(train, validation.features, k, class_count)
-        found[f"knn_{k}"] = float((guessed == validation.labels).mean())
+        found[f"knn_{k}"] = knn_accuracy(train, validation, k, class_count)
     return found | retrieval_metrics(validation)
 
 
@@ -82,36 +61,6 @@ def retrieval_notices(labels: Labels) -> list[str]:
         f"retrieval: {alone} of {len(labels)} validation images are the only one of their class "
         "and are not searched"
     ]
-
-
-def knn_predictions(train: LabelledFeatures, features: Unit, k: int, class_count: int) -> Labels:
-    """Predicts classes by the k training images of largest cosine, at most all of them.
-
-    A neighbour of cosine s votes with exp(s / 0.1). Source: Wu et al., "Unsupervised Feature
-    Learning via Non-Parametric Instance Discrimination", CVPR 2018, section 3.4.
-
-    Args:
-        train: The images that vote.
-        features: (M, C) unit features of other images.
-        k: Number of neighbours.
-        class_count: Number of classes.
-
-    Returns:
-        (M,) classes; of equal sums of votes the first.
-    """
-    k = min(k, len(train.labels))
-    found = []
-    for start in range(0, len(features), _ROWS):
-        similarities = features[start : start + _ROWS] @ train.features.T
-        nearest = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
-        weights = np.take_along_axis(similarities, nearest, axis=1).astype(np.float64)
-        # The largest is 1: exponents of a float cannot overflow, whatever the temperature.
-        weights = np.exp((weights - weights.max(axis=1, keepdims=True)) / _TEMPERATURE)
-        votes = np.zeros((len(nearest), class_count))
-        rows = np.arange(len(nearest))[:, None]
-        np.add.at(votes, (rows, train.labels[nearest]), weights)
-        found.append(votes.argmax(axis=1))
-    return np.concatenate(found).astype(np.int64)
 
 
 def retrieval_metrics(images: LabelledFeatures) -> dict[str, float]:

@@ -63,7 +63,7 @@ class Checks:
         self._teacher()
         self._eval_size()
         self._processes()
-        self._problems.extend(resource_problems(self._root, self._space, finetunes=self._finetunes))
+        self._problems.extend(resource_problems(self._root, self._space, divides=self._divides))
         further = further_problems(self._space, finetunes=self._finetunes)
         for each in (*further, *search_problems(self._space)):
             self._complain(*each)
@@ -244,13 +244,18 @@ class Checks:
             )
 
     @property
+    def _divides(self) -> bool:
+        """Returns whether several processes of a trial have batches to divide."""
+        return self._finetunes or True in self._values("training.pretrain")
+
+    @property
     def _finetunes(self) -> bool:
         path = "training.finetune.epochs"
         # What follows from a time budget has no value yet.
         return path in self._automatic or max(self._values(path), default=0) > 0
 
     def _processes(self) -> None:
-        if self._finetunes:
+        if self._divides:
             return
         for key in SEVERAL:
             path = f"search.resources.{key}"

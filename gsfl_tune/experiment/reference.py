@@ -158,13 +158,14 @@ CONDITIONS = {
     "search.sampler.startup_trials": "samplers `tpe`, `gp`, `cmaes`",
     "search.sampler.near_defaults": "sampler `tpe` with one objective",
     "search.scheduler.grace": "scheduler `asha`",
+    "search.scheduler.pretrain_grace": "scheduler `asha`, with `training.pretrain`",
     "search.scheduler.reduction": "scheduler `asha`",
     "search.scheduler.brackets": "scheduler `asha`",
     "search.scheduler.promote": "scheduler `asha`",
     "search.scheduler.by_objectives": "scheduler `asha`, with `search.objectives`",
     "search.resources.wait": "on a cluster",
-    "search.resources.gpus_per_trial": "needs a finetune stage",
-    "search.resources.workers_per_trial": "needs a finetune stage",
+    "search.resources.gpus_per_trial": "needs a finetune stage or `training.pretrain`",
+    "search.resources.workers_per_trial": "needs a finetune stage or `training.pretrain`",
 }
 
 

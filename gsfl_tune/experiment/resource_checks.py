@@ -15,28 +15,29 @@ _PATH = "search.resources.per_backbone"
 # Keys for trials of several processes, and why a head has one.
 SEVERAL = ("gpus_per_trial", "workers_per_trial")
 NO_FINETUNE_STAGE = (
-    "without a finetune stage, allowed 1: one process trains the head, the others would wait"
+    "without a finetune stage, allowed 1 (or training.pretrain: true): one process trains the "
+    "head, the others would wait"
 )
 _KEYS = ("cpu", "gpu", "gpus_per_trial", "workers_per_trial")
 
 
-def resource_problems(root: Node, space: Space, *, finetunes: bool) -> Iterator[Problem]:
+def resource_problems(root: Node, space: Space, *, divides: bool) -> Iterator[Problem]:
     """Finds wrong entries, each with its line.
 
     Args:
         root: The nodes of the experiment.
         space: The compiled space.
-        finetunes: Whether trials have a finetune stage.
+        divides: Whether trials have a stage whose batches several processes can share.
     """
     node = edit.find(root, _PATH)
     if node is None or not isinstance(node.value, list):
         return
     names = [str(name) for name in ends(space.possible("model.backbone"))]
     for index, entry in enumerate(node.value):
-        yield from _of_entry(f"{_PATH}[{index}]", entry, names, finetunes=finetunes)
+        yield from _of_entry(f"{_PATH}[{index}]", entry, names, divides=divides)
 
 
-def _of_entry(place: str, entry: Node, names: list[str], *, finetunes: bool) -> Iterator[Problem]:
+def _of_entry(place: str, entry: Node, names: list[str], *, divides: bool) -> Iterator[Problem]:
     allowed = f"backbone and at least one of {', '.join(_KEYS)}"
     if not isinstance(entry.value, dict):
         # A list of anything else is refused as such, with the type of the leaf.
@@ -50,7 +51,7 @@ def _of_entry(place: str, entry: Node, names: list[str], *, finetunes: bool) -> 
             yield Problem(node.file, node.line, f"{place}.{key}", message)
         elif complaint := _leaf(key).complaint(node.plain()):
             yield Problem(node.file, node.line, f"{place}.{key}", complaint)
-        elif key in SEVERAL and (node.plain() or 1) > 1 and not finetunes:
+        elif key in SEVERAL and (node.plain() or 1) > 1 and not divides:
             complaint = f"found {node.plain()} {NO_FINETUNE_STAGE}"
             yield Problem(node.file, node.line, f"{place}.{key}", complaint)
     if "backbone" not in entry.value or not set(_KEYS) & set(entry.value):

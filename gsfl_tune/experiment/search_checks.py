@@ -27,6 +27,7 @@ def search_problems(space: Space) -> Iterator[Complaint]:
     yield from _constraints(space)
     yield from _replicates(space)
     yield from _promotion(space)
+    yield from _pretraining_rungs(space)
 
 
 def _costs(space: Space) -> Iterator[Complaint]:
@@ -113,6 +114,26 @@ def _promotion(space: Space) -> Iterator[Complaint]:
             "found true with search.scheduler.name none, which pauses no trial; allowed false, or "
             "scheduler asha",
             True,
+        )
+
+
+def _pretraining_rungs(space: Space) -> Iterator[Complaint]:
+    path = "search.scheduler.pretrain_grace"
+    grace = space.constants.get(path)
+    if grace is None:
+        return
+    if True not in ends(space.possible("training.pretrain")):
+        yield (
+            path,
+            f"found {grace} without a pretraining, allowed null, or training.pretrain: true",
+            grace,
+        )
+    elif space.constants.get("search.scheduler.name") == "none":
+        yield (
+            path,
+            f"found {grace} with search.scheduler.name none, which compares no trials; allowed "
+            "null, or scheduler asha",
+            grace,
         )
 
 

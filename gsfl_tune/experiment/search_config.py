@@ -34,6 +34,12 @@ class SchedulerConfig(Section):
     name: Literal["asha", "none"] = Field("asha", description="ASHA over the rungs of both stages.")
     grace: int = Field(5, ge=1, description="Head epochs before the first comparison.")
     reduction: int = Field(2, ge=2, description="One in this many trials survives a rung.")
+    pretrain_grace: int | None = Field(
+        None,
+        ge=1,
+        description="Epochs of a pretraining before trials are first compared within it, by the "
+        "accuracy of 20 nearest neighbours on the validation part; null: they are not.",
+    )
     by: Literal["epochs", "time"] = Field(
         "epochs",
         description="What is equal when trials are compared: epochs, or the seconds that the "
@@ -67,14 +73,14 @@ class ResourcesConfig(Section):
     gpus_per_trial: int | None = Field(
         None,
         ge=1,
-        description="Whole GPUs over which a trial divides every batch of its finetune stage, in "
-        "place of `gpu`.",
+        description="Whole GPUs over which a trial divides every batch of its finetune stage and "
+        "of its pretraining, in place of `gpu`.",
     )
     workers_per_trial: int | None = Field(
         None,
         ge=1,
-        description="Processes of a trial that divide every batch of its finetune stage; default: "
-        "one for each GPU. Set it where there are no GPUs.",
+        description="Processes of a trial that divide every batch of its finetune stage and of its "
+        "pretraining; default: one for each GPU. Set it where there are no GPUs.",
     )
     per_backbone: list[dict[str, Any]] = Field(
         default_factory=list,

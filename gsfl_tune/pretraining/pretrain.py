@@ -14,7 +14,6 @@ from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.evidence.representation import (
-    LabelledFeatures,
     neighbour_notices,
     representation_metrics,
     retrieval_notices,
@@ -26,9 +25,11 @@ from gsfl_tune.pretraining.pictures import keep_maps, pictures_of
 from gsfl_tune.report.pretraining import Dimensions, pretraining_page
 from gsfl_tune.run import EpochLog, RunDirectory, read_json, whole_file, write_json, write_text
 from gsfl_tune.run.layout import EPOCHS_FILE
-from gsfl_tune.training import CheckpointError, resolve_device
+from gsfl_tune.training import CheckpointError, Workspace, resolve_device
+from gsfl_tune.training.neighbours import LabelledFeatures
 from gsfl_tune.training.pretrain import (
     Pretraining,
+    PretrainingTeam,
     acquire_weights,
     pretraining_settings,
     starting_backbone,
@@ -42,6 +43,7 @@ _FACTS_FILE = "pretrain.json"
 
 Notice = Callable[[str], None]
 OnRecord = Callable[[dict[str, Any]], None]
+Gather = Callable[[Config, Workspace], PretrainingTeam | None]
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def pretrain(
     cache_dir: Path | None = None,
     on_record: OnRecord = lambda record: None,
     notice: Notice = lambda line: None,
+    gather: Gather = lambda config, workspace: None,
 ) -> Pretrained:
     """Learns the weights of an experiment's backbone without labels.
 
@@ -77,6 +80,7 @@ def pretrain(
         cache_dir: Root of the node's caches.
         on_record: Called with the record of every epoch.
         notice: Called with what people must know.
+        gather: Gives the processes that train together with this one.
 
     Raises:
         UserError: If the data or the settings cannot be used, or the directory holds another
@@ -120,14 +124,19 @@ def pretrain(
             keep_maps(training, dataset, directory / _MAPS_FILE)
         for record in log.read():
             on_record(record)
-        while not training.finished:
-            record = training.run_epoch()
-            number = record["epoch"]
-            if training.finished or number % training.config.evaluate_every == 0:
-                screened = training.network.screening is not None
-                record |= _judged(training, dataset, with_screened=screened)
-            training.record(record)
-            on_record(record)
+        training.team = gather(config, workspace)
+        try:
+            while not training.finished:
+                record = training.run_epoch()
+                number = record["epoch"]
+                if training.finished or number % training.config.evaluate_every == 0:
+                    screened = training.network.screening is not None
+                    record |= _judged(training, dataset, with_screened=screened)
+                training.record(record)
+                on_record(record)
+        finally:
+            # Pictures are of whole batches that this process makes alone.
+            training.leave()
         with activity("drawing the page of the pretraining"):
             shown.update(_shown(training, dataset, directory / _MAPS_FILE))
 

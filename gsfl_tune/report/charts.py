@@ -13,7 +13,7 @@ from gsfl_tune.report.answer import models_chart
 from gsfl_tune.report.clock import SearchClock
 from gsfl_tune.report.files import CONTROL, SEARCH, RunFiles
 from gsfl_tune.report.importance import Importances, importances
-from gsfl_tune.report.rungs import Rung, rung_epochs, rungs
+from gsfl_tune.report.rungs import Rung, pretraining_rungs, rung_epochs, rungs
 from gsfl_tune.report.slots import Timeline, timeline
 from gsfl_tune.report.trials import TrialRecord, best_so_far
 
@@ -52,6 +52,7 @@ class SearchCharts:
         self.rungs: list[Rung] = rungs(
             self.trials, rung_epochs(files.stretches), maximize=self.maximize
         )
+        self.pretraining: list[Rung] = pretraining_rungs(self.trials)
         self.importances: list[tuple[str, Importances]] = list(self._importances())
         self.timeline: Timeline | None = timeline(files.stretches, files.trials)
         self.axes = self._axes()

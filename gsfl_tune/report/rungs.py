@@ -55,7 +55,9 @@ def rung_epochs(stretches: Iterable[Mapping[str, Any]]) -> dict[int, int]:
     seen: dict[int, Counter[int]] = {}
     for stretch in stretches:
         rung, epoch = stretch.get("rung"), stretch.get("epoch")
-        if isinstance(rung, int) and isinstance(epoch, int) and stretch.get("study") == "search":
+        if not isinstance(rung, int) or rung < 0:
+            continue  # below 0 they are within a pretraining
+        if isinstance(epoch, int) and stretch.get("study") == "search":
             seen.setdefault(rung, Counter())[epoch] += 1
     return {rung: counts.most_common(1)[0][0] for rung, counts in sorted(seen.items())}
 
@@ -82,6 +84,32 @@ def rungs(
                 stopped=ends[index],
                 median=float(values.median()) if known else None,
                 best=float(values.max() if maximize else values.min()) if known else None,
+            )
+        )
+    return found
+
+
+def pretraining_rungs(trials: Sequence[TrialRecord]) -> list[Rung]:
+    """Returns the rungs within pretrainings, first to last; their number is the epoch.
+
+    Values are accuracies of nearest neighbours, whatever the objective is.
+    """
+    ends = Counter(
+        max(trial.pretraining)
+        for trial in trials
+        if trial.state == "PRUNED" and trial.pretraining and not trial.rungs and trial.ended is None
+    )
+    found = []
+    for epoch in sorted({epoch for trial in trials for epoch in trial.pretraining}):
+        values = [trial.pretraining[epoch] for trial in trials if epoch in trial.pretraining]
+        found.append(
+            Rung(
+                index=epoch,
+                label=f"pretraining epoch {epoch}",
+                reached=len(values),
+                stopped=ends[epoch],
+                median=float(np.median(values)),
+                best=max(values),
             )
         )
     return found

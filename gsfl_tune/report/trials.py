@@ -15,6 +15,7 @@ from gsfl_tune.report.results import PARAMETER, plain
 from gsfl_tune.run import StudyName
 
 RUNG = "rungs."
+PRETRAINING = "pretrain_knn."
 # Most points of a curve that a screen can show; longer curves are thinned.
 MOST_POINTS = 120
 
@@ -70,6 +71,8 @@ class TrialRecord:
         end: Seconds since 1970, None if unknown.
         params: Searched parameters that were active.
         rungs: The metric at every rung that it reached.
+        pretraining: By epoch of its pretraining, the accuracy of nearest neighbours at the rungs
+            there.
         curve: The metric by epoch, of the first training.
         error: Standard error of the value, the mean over trainings on other folds or seeds.
         replicates: Number of these trainings that have ended; None where trials have one.
@@ -90,6 +93,7 @@ class TrialRecord:
     end: float | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     rungs: Mapping[int, float] = field(default_factory=dict)
+    pretraining: Mapping[int, float] = field(default_factory=dict)
     curve: Curve = field(default_factory=Curve)
     error: float | None = None
     replicates: int | None = None
@@ -143,17 +147,18 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
             for key, value in row.items()
             if str(key).startswith(PARAMETER) and not _missing(value)
         },
-        rungs=dict(sorted(_rungs(row))),
+        rungs=dict(sorted(_numbered(row, RUNG))),
+        pretraining=dict(sorted(_numbered(row, PRETRAINING))),
         curve=found,
         error=_finite(row.get("error")),
         replicates=_whole(row.get("replicates")),
     )
 
 
-def _rungs(row: Mapping[Any, Any]) -> Iterable[tuple[int, float]]:
+def _numbered(row: Mapping[Any, Any], name: str) -> Iterable[tuple[int, float]]:
     for key, value in row.items():
-        number = str(key).removeprefix(RUNG)
-        known = _finite(value) if str(key).startswith(RUNG) and number.isdigit() else None
+        number = str(key).removeprefix(name)
+        known = _finite(value) if str(key).startswith(name) and number.isdigit() else None
         if known is not None:
             yield int(number), known
 

@@ -219,6 +219,7 @@ class Results:
     # For a search with several objectives, the best in the second first: trial, accuracy (the first
     # objective), the others by key, latency_reliable, params, config.
     pareto: list[dict[str, Any]] = field(default_factory=list)
+    pretraining: list[dict[str, Any]] = field(default_factory=list)  # rungs within pretrainings
     groups: dict[str, int] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -263,6 +264,7 @@ class Results:
                 for each in content.get("finalists") or []
             ],
             pareto=[dict(each) for each in content.get("pareto") or []],
+            pretraining=[dict(each) for each in content.get("pretraining") or []],
             groups=dict(content.get("groups") or {}),
             cost=dict(content.get("cost") or {}),
             environment=dict(content.get("environment") or {}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 
 StageName = str
@@ -140,6 +141,23 @@ class Timeline:
                 epoch = max(1, start + min(milestone, own_end))
                 rungs.append(Rung(len(rungs), epoch, each.name))
         return rungs
+
+
+def pretraining_rungs(experiment: Experiment) -> list[int]:
+    """Returns the epochs of pretrainings at which trials are compared, in front of their rungs.
+
+    They are ``search.scheduler.pretrain_grace * reduction**k`` epochs, and the end of the longest
+    pretraining of the space. A shorter one has those that it reaches: its end is not compared with
+    later epochs of others. The last one is rung -1. Empty where trials have no pretraining, or are
+    not compared within it.
+    """
+    scheduler = experiment.defaults().search.scheduler
+    if scheduler.name != "asha" or scheduler.pretrain_grace is None:
+        return []
+    if True not in experiment.values("training.pretrain"):
+        return []
+    longest = max(experiment.values("pretrain.epochs"))
+    return _milestones(scheduler.pretrain_grace, scheduler.reduction, longest)
 
 
 def stage_spec(name: StageName) -> StageSpec:

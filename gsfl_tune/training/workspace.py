@@ -103,10 +103,8 @@ class Workspace:
             UserError: If its weights are not available or cannot be learned, or have a licence
                 that is not allowed.
         """
-        reads = FeatureRecipe.of(config).reads
-        name, weights = config.model.extractor, config.model.extractor_weights
-        learned = _pretraining(config)
-        key = (name, weights, reads, learned)
+        key = self._backbone_key(config)
+        name, weights, reads, learned = key
         if key not in self._backbones:
             allowed = config.model.licenses
             if allowed is not None and (problem := licence_problem(name, weights, allowed)):
@@ -126,6 +124,14 @@ class Workspace:
             self._backbones = {key: backbone}
             self._extractors = {}
         return self._backbones[key]
+
+    def has_backbone(self, config: Config) -> bool:
+        """Returns whether `backbone` would return what is loaded already."""
+        return self._backbone_key(config) in self._backbones
+
+    def _backbone_key(self, config: Config) -> tuple[str, Weights, Reads, str]:
+        name, weights = config.model.extractor, config.model.extractor_weights
+        return (name, weights, FeatureRecipe.of(config).reads, _pretraining(config))
 
     def new_backbone(self, config: Config) -> Backbone:
         """Returns a copy of the pretrained backbone that a trial may change."""

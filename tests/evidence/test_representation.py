@@ -8,13 +8,12 @@ from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from gsfl_tune.evidence.representation import (
-    LabelledFeatures,
-    knn_predictions,
     neighbour_notices,
     representation_metrics,
     retrieval_metrics,
     retrieval_notices,
 )
+from gsfl_tune.training.neighbours import LabelledFeatures, knn_predictions
 
 
 def make(count, seed, classes=4, spread=0.8):

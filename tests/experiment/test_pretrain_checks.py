@@ -42,6 +42,16 @@ SAME = "{scale: 1, ratio: 1, flip: false, color: 0, grey: 0, blur: 0}"
             "training.pretrain",
             ["with model.backbone_b resnet18", "one backbone"],
         ),
+        (
+            "search: {scheduler: {pretrain_grace: 5}}",
+            "search.scheduler.pretrain_grace",
+            ["found 5 without a pretraining", "training.pretrain: true"],
+        ),
+        (
+            "search: {scheduler: {pretrain_grace: 5, name: none}}\ntraining: {pretrain: true}",
+            "search.scheduler.pretrain_grace",
+            ["found 5 with search.scheduler.name none", "scheduler asha"],
+        ),
     ],
 )
 def test_it_is_said_with_its_line(section, path, words):
@@ -50,6 +60,13 @@ def test_it_is_said_with_its_line(section, path, words):
     (problem,) = error.value.problems
     assert (problem.path, problem.line) == (path, 3)
     assert all(word in str(problem) for word in words)
+
+
+def test_several_processes_may_share_a_pretraining():
+    several = "search: {resources: {workers_per_trial: 2}}\n"
+    Experiment.parse(HEAD + several + "training: {pretrain: true}")
+    with pytest.raises(ExperimentError, match="without a finetune stage"):
+        Experiment.parse(HEAD + several)
 
 
 def test_a_searched_augmentation_may_contain_none():

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from gsfl_tune.report.rungs import rank_correlations, rung_epochs, rungs, values_by_rung
+from gsfl_tune.report.rungs import (
+    pretraining_rungs,
+    rank_correlations,
+    rung_epochs,
+    rungs,
+    values_by_rung,
+)
 from gsfl_tune.report.trials import TrialRecord
 
 
@@ -24,6 +30,7 @@ def test_counts_and_labels():
         trial(5, state="RUNNING"),
     ]
     stretches = [
+        {"study": "search", "rung": -1, "epoch": 0},
         {"study": "search", "rung": 0, "epoch": 3},
         {"study": "search", "rung": 0, "epoch": 3},
         {"study": "search", "rung": 0, "epoch": 2},
@@ -59,3 +66,19 @@ def test_too_few_trials_have_no_correlation():
     found = rank_correlations(values_by_rung([trial(n, n, n) for n in range(4)]))
     assert found[0][1].value is None
     assert found[0][1].trials == 4
+
+
+def test_rungs_within_pretrainings_count_trials_that_end_there():
+    trials = [
+        TrialRecord("search", 0, "COMPLETE", rungs={0: 0.9}, pretraining={25: 0.5, 50: 0.6}),
+        TrialRecord("search", 1, "PRUNED", pretraining={25: 0.3}),
+        TrialRecord("search", 2, "PRUNED", rungs={0: 0.2}, pretraining={25: 0.4, 50: 0.4}),
+        TrialRecord("search", 3, "PRUNED", pretraining={25: 0.45}, ended="time budget"),
+    ]
+    found = pretraining_rungs(trials)
+    assert [(r.index, r.reached, r.stopped, r.best) for r in found] == [
+        (25, 4, 1, 0.5),
+        (50, 2, 0, 0.6),
+    ]
+    assert found[0].median == pytest.approx(0.425)
+    assert pretraining_rungs([trial(0, 0.1)]) == []

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.training import Timeline
 from gsfl_tune.training.pricing import training_work
+from gsfl_tune.training.pricing.pretraining import expected_epochs
 from gsfl_tune.training.stages import STAGE_KINDS
-from gsfl_tune.training.timeline import STAGES
+from gsfl_tune.training.timeline import STAGES, pretraining_rungs
 
 from .conftest import tiny_config
 
@@ -84,3 +86,31 @@ def test_every_stage_with_epochs_has_a_price(epochs):
     assert [(work.stage, work.epochs) for work in works] == [each for each in priced if each[1]]
     assert all(work.operations > 0 for work in works)
     assert timeline.trains_backbone == (epochs[1] > 0)
+
+
+PRETRAINED = """\
+name: t
+data: {source: typefaces}
+model: {backbone: resnet18}
+training: {pretrain: {choice: [false, true]}}
+pretrain: {epochs: {choice: [30, 100]}}
+search: {scheduler: {pretrain_grace: 25}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rungs"),
+    [
+        ((), [25, 50, 100]),
+        (("search.scheduler.reduction=3",), [25, 75, 100]),
+        (("search.scheduler.pretrain_grace=200",), [100]),
+        (("search.scheduler.pretrain_grace=null",), []),
+    ],
+)
+def test_pretrainings_have_rungs_of_their_own(overrides, rungs):
+    assert pretraining_rungs(Experiment.parse(PRETRAINED, overrides=overrides)) == rungs
+
+
+def test_one_in_reduction_pretrainings_passes_a_rung():
+    assert expected_epochs([25, 50, 100], 2) == 25 + 25 / 2 + 50 / 4
+    assert expected_epochs([100], 2) == 100

@@ -90,6 +90,7 @@ def of_prices(
     finals: tuple[int, int],
     slots: int,
     gpus: float,
+    pretrainings: float = 0.0,
 ) -> Estimate:
     """Returns the estimate of a search with a number of trials.
 
@@ -104,6 +105,7 @@ def of_prices(
         finals: Finalists, and seeds of every retrain.
         slots: Number of parallel trials.
         gpus: GPUs of each.
+        pretrainings: Seconds of all pretrainings on one slot.
     """
     head, finetune = epochs
     finalists, seeds = finals
@@ -115,6 +117,7 @@ def of_prices(
         evidence += min(EVIDENCE_SEEDS, seeds) * prices.evidence_seed
     parts = {
         "preparation": prices.shared(finetune),
+        **({"pretrainings": pretrainings / slots} if pretrainings else {}),
         # The first trials, and one at least, are trained to their end, on every fold.
         "search": searches * max(asked.replicates * training, trials * stopped / slots),
         "finals": finals_seconds(

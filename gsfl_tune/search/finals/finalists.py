@@ -168,7 +168,7 @@ def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial, curve: Curve
     rungs = study.rungs(trial)
     last = max(rungs)
     # Earlier rungs say little of the end: after one of eight epochs the order is nearly random.
-    if last == 0 or last < max(study.rungs(other), default=0) - 1:
+    if last <= 0 or last < max(study.rungs(other), default=0) - 1:
         return False
     own, value = rungs[last], study.rungs(other).get(last, study.value(other))
     # Without time a trial stops between two rungs, often one epoch before its end.
@@ -191,6 +191,7 @@ def _stopped(study: Study) -> list[FrozenTrial]:
         judged = feasible(trial) and len(trial.constraints) >= len(study.goals.constraints)
         if trial.state == TrialState.PRUNED and rungs and judged:
             last = max(rungs)
-            if math.isfinite(rungs[last]):
+            # In front of rung 0 there is only a pretraining.
+            if last >= 0 and math.isfinite(rungs[last]):
                 able.append((-last, sign * rungs[last], trial.number, trial))
     return [trial for *_, trial in sorted(able, key=lambda each: each[:3])]

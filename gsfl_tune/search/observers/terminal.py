@@ -15,6 +15,7 @@ from gsfl_tune.activity import current, duration
 from gsfl_tune.activity.display import Display
 from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.search.observers.base import OVER, States, Watcher
+from gsfl_tune.search.study.goals import knn_by_epoch
 from gsfl_tune.search.workers.replicates import error_text
 
 if TYPE_CHECKING:
@@ -173,9 +174,13 @@ class Progress(Watcher):
         elif state == "PRUNED" and not rungs:
             text = "stopped before its first rung"
         elif state in ("PRUNED", "RUNNING"):
-            last = max(rungs)
-            text = f"pruned at rung {last}" if state == "PRUNED" else f"paused at rung {last}"
-            text += f", {self._study.metric} {rungs[last]:.4f}{error_text(trial)}"
+            last, stopped = max(rungs), "pruned" if state == "PRUNED" else "paused"
+            if last < 0:
+                epoch, accuracy = list(knn_by_epoch(trial).items())[-1]
+                text = f"{stopped} at pretraining epoch {epoch}, kNN accuracy {accuracy:.4f}"
+            else:
+                text = f"{stopped} at rung {last}, {self._study.metric} {rungs[last]:.4f}"
+                text += error_text(trial)
         else:
             text = f"failed: {trial.user_attrs.get('reason', 'unknown')}"
         count = self._ended_count()

@@ -24,7 +24,7 @@ from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.samplers.spaces import run_spaces
-from gsfl_tune.search.study.goals import feasible, latest_others
+from gsfl_tune.search.study.goals import PRETRAINING, feasible, knn_by_epoch, latest_others
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.workers.replicates import error_of, means, rows_of
 from gsfl_tune.search.workers.tensorboard_events import words_of
@@ -195,7 +195,10 @@ def _row(
     # With several objectives Optuna accepts no intermediate values.
     rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
     for k, value in sorted((int(k), value) for k, value in rungs.items()):
-        row[f"rungs.{k}"] = value
+        if k >= 0:  # those within a pretraining are not the objective
+            row[f"rungs.{k}"] = value
+    for epoch, value in knn_by_epoch(trial).items():
+        row[f"{PRETRAINING}.{epoch}"] = value
     params = trial.params if space is None else space.active_params(trial.params)
     words = set() if space is None else words_of(space)
     for key, value in params.items():

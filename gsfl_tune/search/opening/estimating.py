@@ -6,13 +6,16 @@ from pathlib import Path
 
 import torch
 
+from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.search.costs.estimate import Estimate, of_prices
 from gsfl_tune.search.costs.time_plan import Asked
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.opening.planning import Frozen, longest, prices_of
 from gsfl_tune.search.ray_tune.resources import Resources
+from gsfl_tune.training.pretrain import without_pretraining
 from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
+from gsfl_tune.training.pricing.pretraining import pretraining_price
 from gsfl_tune.training.standalone import open_workspace
 
 
@@ -32,7 +35,8 @@ def measured(
         UserError: When the data cannot be used.
     """
     workspace = open_workspace(experiment, cache_dir)
-    config = experiment.defaults()
+    # Learned weights take the same time as others.
+    config = without_pretraining(experiment.defaults())
     search = config.search
     resources = resources.of(config.model.backbone)
     costs = TrialCosts.of(workspace.dataset, search.folds)
@@ -45,6 +49,11 @@ def measured(
     finally:
         torch.set_num_threads(threads)
     frozen = Frozen(rate, rate, making)
+    learned = pretraining_price(experiment, search.trials)
+    pretrainings = 0.0
+    if learned is not None:
+        images = len(images_without_labels(workspace.dataset))
+        pretrainings = learned.count * learned.expected * images * learned.passes / rate
     asked = Asked(
         None, None, None, None,
         control=search.control,
@@ -60,4 +69,5 @@ def measured(
         finals=(search.finalists, search.final_seeds),
         slots=resources.count,
         gpus=resources.gpu,
+        pretrainings=pretrainings,
     )

@@ -54,6 +54,7 @@ from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.tensorboard_events import hparams
 from gsfl_tune.training.out_of_memory import HALVED
 from gsfl_tune.training.pricing.cost import checkpoint_bytes
+from gsfl_tune.training.timeline import pretraining_rungs
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def run_study(
     replicates = Replicates.of(search)
     last_rung = replicates.last_rung(first_end)
     rungs_of = rung_epochs(experiment, costs)
+    learned = pretraining_rungs(experiment)
+    pretrains = True in experiment.values("training.pretrain")
     if storage is not None:
         tell_finished(study, experiment, run, storage, rungs_of)
     again = reconcile(study, last_rung).again
@@ -206,7 +209,7 @@ def run_study(
         config = experiment.configure(asked.params)
         trial = study.trial(asked.number)
         # The last rung is not told without its trial's end.
-        reported = min(len(asked.rungs), last_rung)
+        reported = min(max(asked.rungs, default=-len(learned) - 1) + 1, last_rung)
         return Task(
             **dict(context.worker_settings(pulses.channel, config)),
             number=asked.number,
@@ -218,6 +221,7 @@ def run_study(
             rungs=rungs_of(config),
             reduction=scheduler.reduction,
             reported=reported,
+            pretraining=learned,
             params=asked.params,
             shown=hparams(study.space, asked.params),
             pieces=HALVED if trial.user_attrs.get("batch_halved") else 1,
@@ -226,7 +230,7 @@ def run_study(
             finished=[row for k, row in rows_of(trial).items() if k < reported],
         )
 
-    asha = create_asha(study, scheduler, last_rung + 1)
+    asha = create_asha(study, scheduler, last_rung + 1, learned)
     budget = trials or search.trials
     # The last trials share the GPUs among themselves only.
     unfinished = len(again) + len(study.paused())
@@ -285,7 +289,8 @@ def run_study(
                     first_end if replicates.count > 1 else math.inf,
                 ),
                 _Stopper(interrupt, watcher.tick, limits.look),
-                Deadlines(timeout, searcher, away),
+                # Pretrainings do not count, and only the worker knows how long they take.
+                Deadlines(None if pretrains else timeout, searcher, away),
                 run=run,
                 concurrent=resources.count,
             )

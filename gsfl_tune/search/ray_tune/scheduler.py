@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ from gsfl_tune.search.ray_tune.searcher import StudySearcher, others_of
 from gsfl_tune.search.ray_tune.worker_losses import failure
 from gsfl_tune.search.schedulers.asha import Asha
 from gsfl_tune.search.schedulers.pareto_asha import ParetoAsha
-from gsfl_tune.search.study.goals import Goals, others_by_rung
+from gsfl_tune.search.study.goals import Goals, knn_by_epoch, others_by_rung
 from gsfl_tune.search.study.study import Study
 
 
-def create_asha(study: Study, config: SchedulerConfig, rungs: int) -> Asha | ParetoAsha | None:
+def create_asha(
+    study: Study, config: SchedulerConfig, rungs: int, learned: Sequence[int] = ()
+) -> Asha | ParetoAsha | None:
     """Makes the scheduler of a study, with the rungs that its trials have recorded before.
 
     Args:
         study: The study.
         config: Configuration of the scheduler.
         rungs: Rungs of every trial.
+        learned: Epochs of the rungs in front of them, within a pretraining.
     """
     if config.name != "asha":
         return None
@@ -32,22 +36,30 @@ def create_asha(study: Study, config: SchedulerConfig, rungs: int) -> Asha | Par
         "reduction": config.reduction,
         "brackets": config.brackets,
         "seed": study.seed,
+        "before": len(learned),
     }
-    before = []
+    known = []
     for trial in study.trials():
         others = others_by_rung(trial)
         values = {
             k: (value, others.get(k, {}))
             for k, value in study.rungs(trial).items()
-            if not goals.hopeless(others.get(k, {}))
+            if k >= 0 and not goals.hopeless(others.get(k, {}))
         }
-        before.append((trial.number, values))
+        # By their epochs: a changed space may have numbered the rungs anew.
+        for epoch, accuracy in knn_by_epoch(trial).items():
+            if epoch in learned:
+                k = learned.index(epoch) - len(learned)
+                values[k] = (goals.of_accuracy(accuracy), {})
+        known.append((trial.number, values))
     if goals.at_rungs:
         pareto = ParetoAsha(rungs, **options)
-        pareto.rebuild((n, {k: goals.costs(*each) for k, each in row.items()}) for n, row in before)
+        pareto.rebuild(
+            (n, {k: goals.costs_at(k, *each) for k, each in row.items()}) for n, row in known
+        )
         return pareto
     asha = Asha(rungs, direction=study.direction, **options)
-    asha.rebuild((n, {k: value for k, (value, _) in row.items()}) for n, row in before)
+    asha.rebuild((n, {k: value for k, (value, _) in row.items()}) for n, row in known)
     return asha
 
 
@@ -88,7 +100,7 @@ class AshaScheduler(FIFOScheduler):
         if self._goals.hopeless(others):
             stop = not protected
         elif isinstance(self._asha, ParetoAsha):
-            costs = self._goals.costs(value, others)
+            costs = self._goals.costs_at(k, value, others)
             stop = self._asha.record(number, k, costs, protected=protected)
         else:
             stop = self._asha.record(number, k, value, protected=protected)

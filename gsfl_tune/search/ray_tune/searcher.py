@@ -154,6 +154,7 @@ class StudySearcher(Searcher):
         if "batch_halved" in result:
             self._note_half(task.number)
         self._note_replicate(task, result)
+        self._note_pretraining(task, result)
         self._study.report(task.number, k, value, others_of(result))
         self._watcher.rung(task.number, k, value)
 
@@ -202,6 +203,7 @@ class StudySearcher(Searcher):
             )
         else:
             self._note_replicate(task, result)
+            self._note_pretraining(task, result)
             self._watcher.rung(number, result["rung"], result[task.metric])
             stopped = (number, result[task.metric], result["rung"], others_of(result))
             # A trial that breaks a constraint for good cannot win any more.
@@ -242,6 +244,11 @@ class StudySearcher(Searcher):
         if "replicate" in result:
             row = json.loads(result["replicate"])
             self._study.note_replicate(task.number, result["rung"], row)
+
+    def _note_pretraining(self, task: Task, result: dict[str, Any]) -> None:
+        """Stores what a pretraining was worth at a rung within it."""
+        if "pretraining" in result:
+            self._study.note_pretraining(task.number, *json.loads(result["pretraining"]))
 
     def _occupied(self, result: dict[str, Any]) -> None:
         self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))

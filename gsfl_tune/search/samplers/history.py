@@ -205,8 +205,9 @@ def as_stopped(trial: FrozenTrial) -> FrozenTrial:
         return trial
     stopped = copy.copy(trial)
     stopped.state = TrialState.PRUNED
-    if trial.intermediate_values:
-        stopped.values = [trial.intermediate_values[max(trial.intermediate_values)]]
+    last = max(trial.intermediate_values, default=-1)
+    if last >= 0:  # in front of rung 0 it is not the objective
+        stopped.values = [trial.intermediate_values[last]]
     return stopped
 
 

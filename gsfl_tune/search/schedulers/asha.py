@@ -31,6 +31,7 @@ class Asha:
         brackets: Number of brackets, at most the number of rungs; the b-th skips the first b rungs.
         direction: Whether larger values or smaller ones are better.
         seed: Seed of the study.
+        before: Rungs in front of rung 0, numbered from -`before`. A trial may lack some of them.
     """
 
     def __init__(
@@ -41,14 +42,18 @@ class Asha:
         brackets: int = 1,
         direction: Direction = "maximize",
         seed: int = 0,
+        before: int = 0,
     ) -> None:
-        if rungs < 1 or reduction <= 1 or brackets < 1:
+        if rungs < 1 or reduction <= 1 or brackets < 1 or before < 0:
             raise ValueError(f"rungs {rungs}, reduction {reduction}, brackets {brackets}")
         self.rungs = rungs
+        self.before = before
         self.reduction = reduction
         self._sign = 1.0 if direction == "maximize" else -1.0
-        self._brackets = Brackets(rungs, brackets, seed)
-        self._recorded = [[_Rung() for _ in range(rungs)] for _ in range(self._brackets.count)]
+        self._brackets = Brackets(before + rungs, brackets, seed)
+        self._recorded = [
+            {k: _Rung() for k in range(-before, rungs)} for _ in range(self._brackets.count)
+        ]
 
     def bracket(self, number: int) -> int:
         """Returns the bracket of a trial, a function of (seed, trial number)."""
@@ -64,8 +69,8 @@ class Asha:
 
         Args:
             number: Trial number.
-            k: Rung, from 0.
-            value: The objective there.
+            k: Rung, from -`before`.
+            value: The objective there; in front of rung 0, whatever all trials report there.
             protected: Whether the trial is never stopped; others are still compared with it.
 
         Returns:
@@ -74,7 +79,7 @@ class Asha:
         """
         bracket = self.bracket(number)
         recorded = self._recorded[bracket][k]
-        if k < bracket or number in recorded:
+        if k + self.before < bracket or number in recorded:
             return False
         cutoff = self.cutoff(bracket, k)
         recorded.add(number, self._sign * value)
@@ -98,6 +103,8 @@ class Asha:
         percent = (1 - 1 / self.reduction) * 100
         found = []
         for number, k in paused.items():
+            if k < -self.before:
+                continue  # of a space whose pretrainings had more rungs
             recorded = self._recorded[self.bracket(number)][k]
             value = recorded.values.get(number, math.nan)
             cutoff = recorded.percentile(percent, without=number)
@@ -109,7 +116,7 @@ class Asha:
         """Records values from a journal: (trial number, values by rung), in any order."""
         for number, values in trials:
             for k, value in values.items():
-                if k < self.rungs and not math.isnan(value):
+                if -self.before <= k < self.rungs and not math.isnan(value):
                     self.record(number, k, value)
 
 

@@ -30,18 +30,26 @@ class ParetoAsha:
         reduction: One in this many trials survives a rung.
         brackets: Number of brackets, at most the number of rungs; the b-th skips the first b rungs.
         seed: Seed of the study.
+        before: Rungs in front of rung 0, numbered from -`before`. A trial may lack some of them.
     """
 
     def __init__(
-        self, rungs: int, *, reduction: float = 2, brackets: int = 1, seed: int = 0
+        self,
+        rungs: int,
+        *,
+        reduction: float = 2,
+        brackets: int = 1,
+        seed: int = 0,
+        before: int = 0,
     ) -> None:
-        if rungs < 1 or reduction <= 1 or brackets < 1:
+        if rungs < 1 or reduction <= 1 or brackets < 1 or before < 0:
             raise ValueError(f"rungs {rungs}, reduction {reduction}, brackets {brackets}")
         self.rungs = rungs
+        self.before = before
         self.reduction = reduction
-        self._brackets = Brackets(rungs, brackets, seed)
-        self._recorded: list[list[dict[int, Sequence[float] | None]]] = [
-            [{} for _ in range(rungs)] for _ in range(self._brackets.count)
+        self._brackets = Brackets(before + rungs, brackets, seed)
+        self._recorded: list[dict[int, dict[int, Sequence[float] | None]]] = [
+            {k: {} for k in range(-before, rungs)} for _ in range(self._brackets.count)
         ]
 
     def record(
@@ -56,9 +64,9 @@ class ParetoAsha:
 
         Args:
             number: Trial number.
-            k: Rung, from 0.
-            costs: The objectives, smaller is better; None, where one is not a number, stops
-                nothing and no other trial is compared with it.
+            k: Rung, from -`before`.
+            costs: The objectives, smaller is better (in front of rung 0 one number); None, where
+                one is not a number, stops nothing and no other trial is compared with it.
             protected: Whether the trial is never stopped; others are still compared with it.
 
         Returns:
@@ -66,7 +74,7 @@ class ParetoAsha:
         """
         bracket = self._brackets.of(number)
         recorded = self._recorded[bracket][k]
-        if k < bracket or number in recorded:
+        if k + self.before < bracket or number in recorded:
             return False
         others = [recorded[other] for other in sorted(recorded)]
         known = [each for each in others if each is not None]
@@ -88,6 +96,8 @@ class ParetoAsha:
         """
         found = []
         for number, k in paused.items():
+            if k < -self.before:
+                continue  # of a space whose pretrainings had more rungs
             recorded = self._recorded[self._brackets.of(number)][k]
             costs = recorded.get(number)
             others = [row for other, row in sorted(recorded.items()) if other != number]
@@ -103,7 +113,7 @@ class ParetoAsha:
         """Records objectives from a journal: (trial number, objectives by rung), in any order."""
         for number, rungs in trials:
             for k, costs in rungs.items():
-                if k < self.rungs:
+                if -self.before <= k < self.rungs:
                     self.record(number, k, costs, protected=True)
 
 

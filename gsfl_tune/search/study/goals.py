@@ -19,6 +19,8 @@ from gsfl_tune.experiment.search_config import SearchConfig
 
 # User attribute of a trial: by rung, the numbers besides the first objective.
 OTHERS = "others"
+# User attribute of a trial: by epoch of its pretraining, the accuracy of nearest neighbours.
+PRETRAINING = "pretrain_knn"
 # Optuna's system attribute of one constraint.
 _RECORDED = "constraints:"
 
@@ -84,6 +86,27 @@ class Goals:
         signs = [-1.0 if each == "maximize" else 1.0 for each in self.directions]
         return [sign * each for sign, each in zip(signs, values, strict=True)]
 
+    def of_accuracy(self, accuracy: float) -> float:
+        """Returns what a rung within a pretraining has in place of the first objective.
+
+        It is better the larger it is, or the smaller it is, as the objective.
+
+        Args:
+            accuracy: Of the nearest neighbours.
+        """
+        return accuracy if self.directions[0] == "maximize" else round(1 - accuracy, 6)
+
+    def costs_at(self, k: int, value: float, others: Mapping[str, float]) -> list[float] | None:
+        """Returns what trials are compared by at rung `k`, smaller is better; see `costs`.
+
+        In front of rung 0 it is the one number that a pretraining is judged by, in the direction
+        of the first objective.
+        """
+        if k >= 0:
+            return self.costs(value, others)
+        sign = -1.0 if self.directions[0] == "maximize" else 1.0
+        return [sign * value] if math.isfinite(value) else None
+
     def lacking(self, others: Mapping[str, float]) -> str | None:
         """Returns the first number that was not reported, or None."""
         return next((key for key in self.others if key not in others), None)
@@ -128,6 +151,12 @@ def feasible(trial: FrozenTrial) -> bool:
 def others_by_rung(trial: FrozenTrial) -> dict[int, dict[str, float]]:
     """Returns by rung the numbers besides the first objective."""
     return {int(k): dict(values) for k, values in trial.user_attrs.get(OTHERS, {}).items()}
+
+
+def knn_by_epoch(trial: Any) -> dict[int, float]:
+    """Returns by epoch of a trial's pretraining the accuracy of nearest neighbours there."""
+    known = trial.user_attrs.get(PRETRAINING, {})
+    return {epoch: float(known[str(epoch)]) for epoch in sorted(map(int, known))}
 
 
 def latest_others(trial: FrozenTrial) -> dict[str, float]:

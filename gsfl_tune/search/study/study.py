@@ -25,14 +25,14 @@ from gsfl_tune.search.study.goals import (
 )
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.journal import end_of_proposals, open_journal
+from gsfl_tune.search.study.noting import Noting
 from gsfl_tune.search.study.pausing import Pausing
 from gsfl_tune.search.study.prefetch import Ahead
 from gsfl_tune.search.study.proposals import Proposals
 from gsfl_tune.search.study.tally import Tally
-from gsfl_tune.search.workers.replicates import REPLICATES
 
 
-class Study(Pausing):
+class Study(Pausing, Noting):
     """Keeps an Optuna study in the run's journal.
 
     Every change is in the journal when the method returns, so it survives the driver. Every change
@@ -258,19 +258,6 @@ class Study(Pausing):
         """Stores additional information on a trial in its user attributes."""
         self._storage.set_trial_user_attr(self._trial_id(number), key, value)
 
-    def note_replicate(self, number: int, k: int, row: Mapping[str, float]) -> None:
-        """Stores the numbers at the end of a training of a trial, in front of the rung itself.
-
-        Args:
-            number: Trial number.
-            k: Rung at which the training ends.
-            row: The numbers by key.
-        """
-        frozen = self.trial(number)
-        known = dict(frozen.user_attrs.get(REPLICATES, {}))
-        if not frozen.state.is_finished() and k not in self.rungs(frozen):
-            self.note(number, REPLICATES, known | {str(k): dict(row)})
-
     def remember(self, key: str, value: Any) -> None:
         """Stores something about the study itself, in its user attributes."""
         if self.attributes.get(key) != value:
@@ -364,8 +351,10 @@ class Study(Pausing):
         """Marks a trial PRUNED with the value of its last rung (none with several objectives)."""
         trial = self.trial(number)
         rungs = self.rungs(trial)
-        last = rungs[max(rungs)] if rungs else math.nan
-        if rungs:
+        # A trial that was stopped in its pretraining has no value of the objective.
+        judged = bool(rungs) and max(rungs) >= 0
+        last = rungs[max(rungs)] if judged else math.nan
+        if judged:
             self._constrain(number, last, latest_others(trial))
         one = [last] if math.isfinite(last) and not self.goals.several else []
         self._tell(number, TrialState.PRUNED, *one)

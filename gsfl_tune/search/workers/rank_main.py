@@ -53,28 +53,34 @@ def _train(task: dict[str, Any], commands: queue.Queue[dict[str, Any]], reports:
     import torch
 
     from gsfl_tune.data.folds import Fold
+    from gsfl_tune.search.workers.pretraining_team import begin_pretraining
     from gsfl_tune.search.workers.rank_pool import RankTask
     from gsfl_tune.search.workers.workspaces import open_workspace
     from gsfl_tune.training.fold_workspace import FoldWorkspace
+    from gsfl_tune.training.pretrain import Pretraining, PretrainingFailed
     from gsfl_tune.training.process_group import Ranks
     from gsfl_tune.training.training import NonFiniteLoss, Training
 
+    trained: Training | Pretraining
     job = RankTask.model_validate(task)
     torch.set_num_threads(job.threads)
     workspace = open_workspace(job.config.data, job.side, job.cache_dir)
     if job.fold is not None:
         workspace = FoldWorkspace(workspace, Fold(*job.fold))
-    training = Training(
-        job.config, workspace, job.directory, seed=job.seed, fit=job.fit, pieces=job.pieces
-    )
+    if job.pretraining:
+        trained = begin_pretraining(job.config, workspace, job.directory, job.pretraining)
+    else:
+        trained = Training(
+            job.config, workspace, job.directory, seed=job.seed, fit=job.fit, pieces=job.pieces
+        )
     _report(reports, {"ready": True})
-    ranks = Ranks(job.rank, job.size, job.meeting, training.device)
-    training.follow(ranks)
+    ranks = Ranks(job.rank, job.size, job.meeting, trained.device)
+    trained.follow(ranks)
     while "end" not in commands.get():
-        with suppress(NonFiniteLoss):  # rank 0 reports it
-            training.run_epoch()
+        with suppress(NonFiniteLoss, PretrainingFailed):  # rank 0 reports it
+            trained.run_epoch()
     ranks.close()
-    del training
+    del trained
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

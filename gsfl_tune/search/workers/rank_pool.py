@@ -16,8 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -28,6 +29,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.training.fingerprint import FitOn
+from gsfl_tune.training.pretrain import PretrainingFailed
 from gsfl_tune.training.process_group import Divided, Ranks
 from gsfl_tune.training.training import NonFiniteLoss
 
@@ -58,6 +60,7 @@ class RankTask(BaseModel):
         threads: CPU threads.
         pieces: Parts that a batch is trained in, see `Training`.
         fold: Number of the fold that is held out, and number of folds; None without folds.
+        pretraining: Name of the pretraining of `config` that is trained; empty for a training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +77,7 @@ class RankTask(BaseModel):
     threads: int
     pieces: int
     fold: tuple[int, int] | None = None
+    pretraining: str = ""
 
 
 class RankProcesses:
@@ -99,6 +103,18 @@ class RankProcesses:
         Raises:
             RankLost: When one cannot be started.
         """
+        return self.gather(partial(self._task, training), training.device)
+
+    def gather(self, task: Callable[[int, Path], RankTask], device: torch.device) -> Ranks:
+        """Starts missing processes, and forms the group, for any task.
+
+        Args:
+            task: Makes the task of a rank, from its number and the file of the meeting.
+            device: Device of this process.
+
+        Raises:
+            RankLost: When one cannot be started.
+        """
         self.leave()
         if any(not process.alive for process in self._processes):
             self._kill()
@@ -110,26 +126,29 @@ class RankProcesses:
         self._meetings.append(tempfile.TemporaryDirectory(prefix="gsfl-ranks-"))
         meeting = Path(self._meetings[-1].name, "meeting")
         for process in self._processes:
-            fold = training.workspace.fold
-            task = RankTask(
-                rank=process.rank,
-                size=self.size,
-                meeting=meeting,
-                config=training.config,
-                seed=training.seed,
-                fit=training.fit,
-                directory=training.directory,
-                side=training.workspace.dataset.pool.side,
-                cache_dir=training.workspace.cache_dir,
-                threads=self.threads,
-                pieces=training.pieces,
-                fold=None if fold is None else (fold.number, fold.count),
-            )
-            process.tell({"train": task.model_dump(mode="json")})
+            own = task(process.rank, meeting)
+            process.tell({"train": own.model_dump(mode="json")})
         self._wait_until_ready()
         self._forget_meetings(self._meetings[:-1])  # ready: every process has left its last group
-        self._ranks = Ranks(0, self.size, meeting, training.device)
+        self._ranks = Ranks(0, self.size, meeting, device)
         return self._ranks
+
+    def _task(self, training: Divided, rank: int, meeting: Path) -> RankTask:
+        fold = training.workspace.fold
+        return RankTask(
+            rank=rank,
+            size=self.size,
+            meeting=meeting,
+            config=training.config,
+            seed=training.seed,
+            fit=training.fit,
+            directory=training.directory,
+            side=training.workspace.dataset.pool.side,
+            cache_dir=training.workspace.cache_dir,
+            threads=self.threads,
+            pieces=training.pieces,
+            fold=None if fold is None else (fold.number, fold.count),
+        )
 
     def next_epoch(self) -> None:
         """Starts the next epoch in all processes.
@@ -156,7 +175,7 @@ class RankProcesses:
         """
         try:
             yield
-        except NonFiniteLoss:  # all ranks see the same loss, and stop
+        except (NonFiniteLoss, PretrainingFailed):  # all ranks see the same loss, and stop
             self._working = False
             raise
         except (UserError, OSError, torch.OutOfMemoryError):

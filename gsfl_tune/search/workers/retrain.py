@@ -20,12 +20,14 @@ from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDA
 from gsfl_tune.run.storage import WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.machine_faults import environment_problem
+from gsfl_tune.search.workers.pretraining_rungs import learn
 from gsfl_tune.search.workers.rank_pool import team_of
 from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.search.workers.trial_worker import save, take, train_to
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.predictions import save_predictions
+from gsfl_tune.training.pretrain import PretrainingStopped
 from gsfl_tune.training.training import NonFiniteLoss, Training
 
 
@@ -131,6 +133,8 @@ def _attempt(
         return _train(job, settings, pieces, worker_copy)
     except NonFiniteLoss as error:
         return {"failed": str(error)}
+    except PretrainingStopped:
+        return None
     except OwnershipLost:
         # The result is not needed: another process has taken over the training.
         return None
@@ -141,6 +145,7 @@ def _train(
 ) -> dict[str, Any] | None:
     torch.set_num_threads(settings.threads)
     workspace = open_workspace(job.config.data, settings.side, settings.cache_dir, settings.storage)
+    learn(job.config, workspace, settings)
     team = team_of(settings.workers, settings.threads)
     training = Training(
         job.config,

@@ -27,7 +27,9 @@ class Task(WorkerSettings):
         rungs: Epoch of each rung of one training. Further trainings have one rung each, at
             their end.
         reduction: Factor between rungs, for Ray's ``rung_time``.
-        reported: Number of rungs whose values the study already has.
+        reported: The first rung whose value the study does not have.
+        pretraining: Epochs of the rungs within a pretraining, the last one of which is rung -1. A
+            trial has those that its own pretraining reaches.
         params: All drawn values of searched parameters.
         shown: The active ones, in the form that TensorBoard shows.
         pieces: Number of parts of a batch, more than one where the trial ran out of memory
@@ -46,6 +48,7 @@ class Task(WorkerSettings):
     rungs: list[int]
     reduction: int = 2
     reported: int = 0
+    pretraining: list[int] = Field(default_factory=list)
     params: dict[str, Any] = Field(default_factory=dict)
     shown: dict[str, bool | int | float | str] = Field(default_factory=dict)
     pieces: int = 1

@@ -23,6 +23,7 @@ from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.model_size import measure_size
+from gsfl_tune.search.workers.pretraining_rungs import PretrainingRungs, learn
 from gsfl_tune.search.workers.rank_pool import team_of
 from gsfl_tune.search.workers.replicates import means
 from gsfl_tune.search.workers.task import Task
@@ -31,6 +32,7 @@ from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.fingerprint import fingerprint
 from gsfl_tune.training.fold_workspace import FoldWorkspace
+from gsfl_tune.training.pretrain import PretrainingStopped
 from gsfl_tune.training.training import NonFiniteLoss, Training
 
 
@@ -143,7 +145,8 @@ class TrialWorker:
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
             (reduction**k), ``epoch`` (over all trainings), the objective (from the end of the
-            first training on, the mean over those that ended) and ``checkpoint_seconds``, and
+            first training on, the mean over those that ended; for rungs below 0 see
+            `PretrainingRungs`) and ``checkpoint_seconds``, and
             (JSON: Ray flattens mappings) ``others``, once measured ``latency``, and at the end of
             a training its numbers, ``replicate``; or ``failed`` (a reason);
             or ``environment`` (a reason outside of the configuration: the trial can be continued);
@@ -161,6 +164,9 @@ class TrialWorker:
                 self.close(ended="interrupted" not in result, failed="failed" in result)
         except OwnershipLost:
             # The result is not needed: another process has taken over the trial.
+            self.close(ended=False)
+            result = {"interrupted": True, "done": True}
+        except PretrainingStopped:
             self.close(ended=False)
             result = {"interrupted": True, "done": True}
         except TooLarge as error:
@@ -209,6 +215,8 @@ class TrialWorker:
 
     def _step(self, pieces: int) -> dict[str, Any]:
         task, self._pieces = self.task, pieces
+        if self._rung < 0 and (found := self._in_pretraining()) is not None:
+            return found
         number, epoch = task.place(self._rung)
         if self._training is not None and number != self._number:
             self._leave(self._training)
@@ -253,6 +261,26 @@ class TrialWorker:
         training.save_seconds = 0.0
         return result | told | self._besides(training, others, done=done)
 
+    def _in_pretraining(self) -> dict[str, Any] | None:
+        """Trains to the next rung within the pretraining; None behind the last one."""
+        task = self.task
+        if not task.config.training.pretrain:
+            self._rung = 0
+            return None
+        torch.set_num_threads(task.threads)
+        workspace = open_workspace(task.config.data, task.side, task.cache_dir, task.storage)
+        rungs = PretrainingRungs(task, workspace)
+        try:
+            while self._rung < 0:
+                found = rungs.result(self._rung)
+                self._rung += 1
+                if found is not None:
+                    return found
+        finally:
+            # A trial's time limit is that of its own epochs.
+            self._begun += rungs.seconds
+        return None
+
     def _besides(self, training: Training, others: dict[str, Any], *, done: bool) -> dict[str, str]:
         """Returns what is reported besides the objective."""
         wanted = self.task.others
@@ -296,6 +324,9 @@ class TrialWorker:
         task = self.task
         torch.set_num_threads(task.threads)
         workspace = open_workspace(task.config.data, task.side, task.cache_dir, task.storage)
+        begun = time.monotonic()
+        learn(task.config, workspace, task)
+        self._begun += time.monotonic() - begun
         fold = task.replicates.fold(number)
         if fold is not None:
             workspace = FoldWorkspace(workspace, fold)

@@ -10,10 +10,16 @@ from gsfl_tune.training.pretrain.cached import (
     without_pretraining,
 )
 from gsfl_tune.training.pretrain.pretraining import Pretraining, PretrainingFailed
+from gsfl_tune.training.pretrain.shared import NEIGHBOURS, PretrainingStopped, SharedPretraining
+from gsfl_tune.training.pretrain.team import PretrainingTeam
 
 __all__ = [
+    "NEIGHBOURS",
     "Pretraining",
     "PretrainingFailed",
+    "PretrainingStopped",
+    "PretrainingTeam",
+    "SharedPretraining",
     "acquire_weights",
     "lightly_problem",
     "pretrained_backbone",

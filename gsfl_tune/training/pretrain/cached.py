@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from gsfl_tune.cache.building import acquire
-from gsfl_tune.cache.entries import describe, forget
-from gsfl_tune.cache.locks import ReadLock
+from gsfl_tune.cache.entries import describe, forget, lock_file
+from gsfl_tune.cache.locks import ReadLock, file_lock
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.data.dataset import Dataset
 from gsfl_tune.data.decoded import DecodedImages
@@ -139,27 +139,81 @@ def acquire_weights(
     """
     backbone = starting_backbone(config)
     key = pretraining_digest(config, images, backbone, device)
-    unfinished = cache_dir / KIND / f"{key}{_UNFINISHED}"
-    own = config.pretrain
-    what = f"{config.model.backbone}, {own.method}, {own.epochs} epochs, {images.name}"
+    what = words_of(config, images)
 
-    def build(path: Path) -> None:
-        where = directory
-        if where is None:
-            where = unfinished
-            where.mkdir(parents=True, exist_ok=True)
-            describe(where, f"{what}, not finished")
-        training = Pretraining(config, backbone, images, where, key=key, device=device)
+    def finish(training: Pretraining, path: Path) -> None:
         train(training)
         training.write(path)
         training.discard()
 
-    lock = acquire(cache_dir / KIND / f"{key}{_SUFFIX}", build, what=what)
+    def build(path: Path) -> None:
+        if directory is None:
+            with unfinished_pretraining(config, backbone, images, cache_dir, device, key) as begun:
+                finish(begun, path)
+        else:
+            own = Pretraining(config, backbone, images, directory, key=key, device=device)
+            finish(own, path)
+
+    lock = acquire(weights_file(cache_dir, key), build, what=what)
+    unfinished = _unfinished_folder(cache_dir, key)
     if unfinished.exists():
         with contextlib.suppress(OSError):
             shutil.rmtree(unfinished)
             forget(unfinished)
     return lock, key
+
+
+def weights_file(cache_dir: Path, key: str) -> Path:
+    """Returns the file in the cache that the weights of a pretraining have at its end."""
+    return cache_dir / KIND / f"{key}{_SUFFIX}"
+
+
+def words_of(config: Config, images: DecodedImages) -> str:
+    """Says what a pretraining is, for people who look into the cache."""
+    own = config.pretrain
+    return f"{config.model.backbone}, {own.method}, {own.epochs} epochs, {images.name}"
+
+
+@contextlib.contextmanager
+def unfinished_pretraining(
+    config: Config,
+    backbone: Backbone,
+    images: DecodedImages,
+    cache_dir: Path,
+    device: torch.device,
+    key: str,
+) -> Iterator[Pretraining]:
+    """Lets this process alone go on with a pretraining whose checkpoint is in the cache.
+
+    Args:
+        config: The configuration.
+        backbone: The backbone at its start.
+        images: What is learned from.
+        cache_dir: Root of the node's caches.
+        device: Where to train.
+        key: Name of the pretraining.
+
+    Raises:
+        UserError: If it cannot be trained.
+    """
+    folder, what = _unfinished_folder(cache_dir, key), words_of(config, images)
+    # Several trials may want to train the same one, up to different epochs.
+    with file_lock(lock_file(folder), f"learns without labels ({what})"):
+        folder.mkdir(parents=True, exist_ok=True)
+        describe(folder, f"{what}, not finished")
+        yield Pretraining(config, backbone, images, folder, key=key, device=device)
+
+
+def go_on(training: Pretraining) -> None:
+    """Continues from the checkpoint of a pretraining in the cache, if there is one."""
+    try:
+        training.restore()
+    except CheckpointError:  # nobody could remove it but by hand
+        training.discard()
+
+
+def _unfinished_folder(cache_dir: Path, key: str) -> Path:
+    return cache_dir / KIND / f"{key}{_UNFINISHED}"
 
 
 def pretrained_backbone(
@@ -179,10 +233,7 @@ def pretrained_backbone(
     """
 
     def train(training: Pretraining) -> None:
-        try:
-            training.restore()
-        except CheckpointError:  # nobody could remove it but by hand
-            training.discard()
+        go_on(training)
         while not training.finished:
             training.record(training.run_epoch())
 

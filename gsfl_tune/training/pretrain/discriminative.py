@@ -19,6 +19,7 @@ from gsfl_tune.experiment.pretrain_config import DiscriminativeConfig
 from gsfl_tune.training.pretrain.decoder import Decoder, decoded_size, resized
 from gsfl_tune.training.pretrain.dimensions import DimensionStatistics, perturbed
 from gsfl_tune.training.pretrain.gradcam import importance
+from gsfl_tune.training.pretrain.joint import JointBatch
 
 PairLoss = Callable[[Tensor, Tensor], Tensor]
 """Takes two batches of images, gives the loss of their representations."""
@@ -32,6 +33,9 @@ class Discriminative(nn.Module):
         image_size: Side of the backbone's images in pixels.
         config: Section ``pretrain.discriminative``.
         computing: Makes the context in which the decoder runs, such as one of lower precision.
+
+    Attributes:
+        joint: Makes batches of several processes whole.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Discriminative(nn.Module):
         super().__init__()
         self.config = config
         self._computing = computing
+        self.joint = JointBatch()
         self.image_size = image_size
         self.size = decoded_size(config.decoder_size, image_size)
         self.decoder = Decoder(channels, self.size, config.decoder_width)
@@ -55,15 +60,16 @@ class Discriminative(nn.Module):
         """Takes a batch into the statistics of the dimensions.
 
         Args:
-            vectors: Representations (B, C) of each view.
-            maps: Maps (B, C, h, w) that they are means of.
+            vectors: Representations (B, C) of each view, of the whole batch.
+            maps: Maps (b, C, h, w) of this process' images, whose means its representations are.
             gradients: Of the loss by the maps.
         """
         parts = [
             importance(each, gradient, self.config.importance)
             for each, gradient in zip(maps, gradients, strict=True)
         ]
-        self.statistics.observe(torch.cat(list(vectors)), torch.stack(parts).mean(0))
+        mean = self.joint.summed(self.joint.part_of_mean(torch.stack(parts).mean(0)))
+        self.statistics.observe(torch.cat(list(vectors)), mean)
 
     @property
     def chosen(self) -> Tensor:
@@ -84,13 +90,13 @@ class Discriminative(nn.Module):
         backbone, and all of it the decoder, which learns with ``alpha: 0`` too.
 
         Args:
-            vectors: Representations (B, C) of one view.
-            images: That view, (B, 3, s, s), normalised.
+            vectors: Representations (b, C) of one view, of this process' images.
+            images: That view, (b, 3, s, s), normalised.
             generator: Source of the perturbation.
             pair_loss: Loss of a pair; None before the warm-up is over.
 
         Returns:
-            ``reconstruction`` and, with a loss of pairs, ``pair``.
+            ``reconstruction`` and, with a loss of pairs, ``pair``: this process' parts.
         """
         config = self.config
         given = scaled_gradient(vectors, config.reconstruction_weight)
@@ -100,7 +106,9 @@ class Discriminative(nn.Module):
         found: dict[str, Tensor] = {}
         if pair_loss is not None or config.reconstruct == "both":
             deviation = self.statistics.variance.sqrt()
-            changed = perturbed(given, self.chosen, deviation, config, generator)
+            # An image may get values of one that another process has.
+            rows = self.joint.rows(given)
+            changed = self.joint.own(perturbed(rows, self.chosen, deviation, config, generator))
             with torch.set_grad_enabled(config.reconstruct == "both"):
                 other = self._decoded(changed)
             if config.reconstruct == "both":
@@ -109,7 +117,7 @@ class Discriminative(nn.Module):
             if pair_loss is not None:
                 one, two = (resized(each.detach(), self.image_size) for each in (original, other))
                 found["pair"] = pair_loss(one, two)
-        return {"reconstruction": reconstruction, **found}
+        return {"reconstruction": self.joint.part_of_mean(reconstruction), **found}
 
     def decoded(self, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Decodes representations (B, C), and the same ones perturbed: images (B, 3, t, t).

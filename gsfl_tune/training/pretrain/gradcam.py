@@ -13,13 +13,18 @@ import torch
 from torch import Tensor
 
 
-def gradients(loss: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+def gradients(loss: Tensor, maps: Sequence[Tensor], count: int | None = None) -> list[Tensor]:
     """Returns gradients of a loss by maps (B, C, h, w) of its graph, which is kept.
 
     The loss is a mean over the batch; the gradients are those of each image's own part, times B.
+
+    Args:
+        loss: The loss.
+        maps: The maps.
+        count: Images of the batch, where the maps are those of a part of them.
     """
     found = torch.autograd.grad(loss, list(maps), retain_graph=True)
-    return [gradient * len(gradient) for gradient in found]
+    return [gradient * (count or len(gradient)) for gradient in found]
 
 
 def importance(maps: Tensor, gradient: Tensor, kind: str = "absolute") -> Tensor:

@@ -14,9 +14,11 @@ from torch.nn import functional
 
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
 from gsfl_tune.models import Backbone
-from gsfl_tune.training.pretrain.bases import create_base, unchanged
+from gsfl_tune.training.batch_norm import synchronise_batch_norms
+from gsfl_tune.training.pretrain.bases import Vectors, create_base, unchanged
 from gsfl_tune.training.pretrain.discriminative import Discriminative
 from gsfl_tune.training.pretrain.gradcam import gradients
+from gsfl_tune.training.pretrain.joint import JointBatch
 from gsfl_tune.training.pretrain.screening import Screening
 
 
@@ -31,6 +33,9 @@ class PretrainingNetwork(nn.Module):
         image_size: Side of the views in pixels.
         images: Number of images.
         autocast: Whether the backbone and the decoder compute in bf16.
+
+    Attributes:
+        joint: Makes batches of several processes whole, see `join`.
 
     Raises:
         UserError: If a package is missing.
@@ -48,6 +53,7 @@ class PretrainingNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.autocast = autocast
+        self.joint = JointBatch()
         self.backbone = backbone
         backbone.train_last("all")
         channels = backbone.channels
@@ -66,6 +72,20 @@ class PretrainingNetwork(nn.Module):
             torch.manual_seed(named_seed(config.seed, "lcr"))
             self.screening = Screening(channels, config.lcr) if config.lcr.weight > 0 else None
 
+    def join(self, joint: JointBatch) -> None:
+        """Divides batches between processes; `terms` then gives this process' parts of the loss.
+
+        Batch norms of the heads see whole batches by themselves; those of everything that maps or
+        images pass through take the statistics of all processes.
+        """
+        self.joint = joint
+        if self.discriminative is not None:
+            self.discriminative.joint = joint
+        self.train()
+        for each in (self.backbone, self.teacher, self.discriminative, self.screening):
+            if each is not None:
+                synchronise_batch_norms(each)
+
     def terms(
         self,
         views: Sequence[Tensor],
@@ -77,7 +97,7 @@ class PretrainingNetwork(nn.Module):
         """Computes the terms of the loss of a batch.
 
         Args:
-            views: Two views (B, 3, s, s) of the images.
+            views: Two views (b, 3, s, s) of this process' images.
             generator: Source of perturbations.
             paired: Whether pairs of decoded images are used.
             local: Small views (B, 3, t, t) of the images. The backbone alone sees them; pairs,
@@ -85,16 +105,21 @@ class PretrainingNetwork(nn.Module):
 
         Returns:
             The sum to be trained; its parts without their weights; and the representations (B, C)
-            of the first view.
+            of the first view. Of several processes each has its part of the sum and of every part;
+            the representations are those of the whole batch.
         """
         config, own = self.config, self.config.discriminative
         maps = [self._maps(self.backbone, views[place]) for place in self.base.shown]
         vectors = [each.mean(dim=(2, 3)) for each in maps]
-        base = self.base(vectors, self._taught(views), self._local(local))
+        joint = self.joint
+        whole = [joint.rows(each) for each in vectors]
+        base = joint.part(self._base(whole, self._taught(views), self._local(local)))
         parts, loss = {"base": base}, base
-        slopes = gradients(base, maps) if self.discriminative or self.screening else []
+        slopes = []
+        if self.discriminative or self.screening:
+            slopes = gradients(base, maps, joint.count(maps[0]))
         if self.discriminative is not None:
-            self.discriminative.observe(vectors, maps, slopes)
+            self.discriminative.observe(whole, maps, slopes)
             pair = self._pair if paired and own.pair_weight > 0 else None
             found = self.discriminative.terms(vectors[0], views[0], generator, pair)
             # The decoder learns with weight 1, and gives alpha times its gradient to the backbone.
@@ -107,9 +132,9 @@ class PretrainingNetwork(nn.Module):
                 self.screening.divergence(map_, slope)
                 for map_, slope in zip(maps, slopes, strict=True)
             ]
-            parts["screening"] = torch.stack(each).mean()
+            parts["screening"] = joint.part_of_mean(torch.stack(each).mean())
             loss = loss + config.lcr.weight * parts["screening"]
-        return loss, parts, vectors[0].detach()
+        return loss, parts, whole[0].detach()
 
     def weighted(self, terms: Mapping[str, float]) -> float:
         """Returns L of means of the terms: base + alpha reconstruction + nu pair + screening."""
@@ -195,7 +220,13 @@ class PretrainingNetwork(nn.Module):
         if not len(views):
             return ()
         together = self._maps(self.backbone, torch.cat(list(views))).mean(dim=(2, 3))
-        return together.split(len(views[0]))
+        return [self.joint.rows(each) for each in together.split(len(views[0]))]
+
+    def _base(self, vectors: Vectors, taught: Vectors, local: Vectors = ()) -> Tensor:
+        """Returns the loss of the method, of a whole batch."""
+        with self.joint.drawing():
+            loss: Tensor = self.base(vectors, [self.joint.rows(each) for each in taught], local)
+        return loss
 
     @torch.no_grad()
     def _taught(self, views: Sequence[Tensor]) -> list[Tensor]:
@@ -212,13 +243,13 @@ class PretrainingNetwork(nn.Module):
             if kind == "base":
                 maps = [self._maps(self.backbone, images[place]) for place in self.base.shown]
                 vectors = [each.mean(dim=(2, 3)) for each in maps]
-                loss: Tensor = self.base(vectors, self._taught(images))
-                return loss
+                whole = [self.joint.rows(each) for each in vectors]
+                return self.joint.part(self._base(whole, self._taught(images)))
             first, second = (self._maps(self.backbone, each).mean(dim=(2, 3)) for each in images)
         if kind == "cosine":
-            return (1 - functional.cosine_similarity(first, second)).mean()
+            return self.joint.part_of_mean((1 - functional.cosine_similarity(first, second)).mean())
         apart = functional.normalize(first, dim=1) - functional.normalize(second, dim=1)
-        return apart.square().sum(1).mean()
+        return self.joint.part_of_mean(apart.square().sum(1).mean())
 
 
 def spread(vectors: Tensor) -> Tensor:

@@ -18,21 +18,23 @@ from torch import Tensor
 from gsfl_tune.activity import activity
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.batch import Batch
+from gsfl_tune.data.batch_share import WHOLE_BATCH
 from gsfl_tune.data.contrast import ContrastAugment, local_augment
 from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import Backbone, BackboneError
+from gsfl_tune.models import Backbone
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
-from gsfl_tune.training.pretrain.bases import BASES
+from gsfl_tune.training.pretrain.joint import JointBatch
 from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread
-from gsfl_tune.training.pretrain.screening import screening_problem
+from gsfl_tune.training.pretrain.refused import refuse
+from gsfl_tune.training.pretrain.team import PretrainingRanks, PretrainingTeam
 from gsfl_tune.training.seeds import mix
 
 _BATCH = 64
@@ -60,6 +62,7 @@ class Pretraining:
     Attributes:
         network: Everything with weights.
         epoch: Number of trained epochs.
+        team: Processes that train with this one; None for one alone.
 
     Raises:
         UserError: If there are fewer images than a batch takes, both views of an image would be the
@@ -83,7 +86,7 @@ class Pretraining:
         self.epoch = 0
         own = self.config
         self.image_size = own.image_size or config.data.image_size
-        self._refuse(config)
+        refuse(config, len(images), self.image_size)
         self.log = EpochLog(Path(directory) / EPOCHS_FILE)
         self.checkpoint_path = Path(directory) / CHECKPOINT_FILE
         autocast = uses_bf16(config, device)
@@ -95,6 +98,8 @@ class Pretraining:
         self.network.to(device=device).to(memory_format=torch.channels_last)
         self.mean, self.std = backbone.preprocessing
         self._optimizers = self._create_optimizers()
+        self.team: PretrainingTeam | None = None
+        self._ranks: PretrainingRanks | None = None
 
     @property
     def finished(self) -> bool:
@@ -117,11 +122,46 @@ class Pretraining:
         Raises:
             PretrainingFailed: If the loss was NaN or infinite, or the representations collapsed.
         """
+        if self.team is None:
+            return self._epoch()
+        size, images = self.team.size, self.config.batch_size
+        if size > images:
+            raise UserError(
+                f"pretrain.batch_size: found {images} for {size} processes, allowed at least one "
+                "image for each"
+            )
+        with self.team.watching():
+            if self._ranks is None:
+                ranks = self.team.start(self.key)
+                self._join(ranks)
+                ranks.send(self._state())
+            self.team.next_epoch()
+            return self._epoch()
+
+    def follow(self, ranks: PretrainingRanks) -> None:
+        """Joins as a further rank: takes the state of rank 0, which decides from now on."""
+        self._join(ranks)
+        self._load(ranks.receive())
+
+    def leave(self) -> None:
+        """Releases the other ranks; the next epoch would gather them again."""
+        self._ranks = None
+        if self.team is not None:
+            self.team.leave()
+
+    def _join(self, ranks: PretrainingRanks) -> None:
+        self._ranks = ranks
+        self.network.join(JointBatch(ranks, self.config.batch_size, self.device))
+
+    def _epoch(self) -> dict[str, Any]:
         started = time.perf_counter()
         seed = mix(self.config.seed, self.epoch)
         devices = [torch.cuda.current_device()] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
+            self.network.joint.begin()
+            if self._ranks is not None and self._ranks.share.rank:  # its own dropout masks
+                torch.manual_seed(mix(seed, self._ranks.share.rank))
             means = self._train(seed)
         number = self.epoch + 1
         terms = {name: value for name, value in means.items() if name != "spread"}
@@ -149,13 +189,24 @@ class Pretraining:
 
     def save(self) -> None:
         """Writes ``checkpoint.pt``."""
-        state = {
+        save_checkpoint(self.checkpoint_path, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """Returns all that `restore` needs; the same for any number of ranks."""
+        return {
             "fingerprint": self.key,
             "epoch": self.epoch,
             "network": dict(_tensors(self.network)),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }
-        save_checkpoint(self.checkpoint_path, state)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        with torch.no_grad():
+            for name, tensor in _tensors(self.network):
+                tensor.copy_(state["network"][name])
+        for optimizer, each in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(each)
+        self.epoch = state["epoch"]
 
     def restore(self) -> bool:
         """Continues from ``checkpoint.pt`` and cuts ``epochs.jsonl`` back to its epoch.
@@ -170,12 +221,7 @@ class Pretraining:
         if state is None or state["fingerprint"] != self.key:
             self.log.truncate(-1)
             return False
-        with torch.no_grad():
-            for name, tensor in _tensors(self.network):
-                tensor.copy_(state["network"][name])
-        for optimizer, each in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(each)
-        self.epoch = state["epoch"]
+        self._load(state)
         self.log.truncate(self.epoch)
         return True
 
@@ -217,50 +263,6 @@ class Pretraining:
         for batch in eval_batches(images, index, _BATCH, transform=transform, device=self.device):
             yield batch.inputs.contiguous(memory_format=torch.channels_last)
 
-    def _refuse(self, config: Config) -> None:
-        """Refuses what cannot be trained."""
-        own, images = self.config, self.images
-        if len(images) < own.batch_size:
-            raise UserError(
-                f"pretrain.batch_size: found {own.batch_size} for {len(images)} images, allowed at "
-                "most their number"
-            )
-        if own.augment.off:
-            raise UserError(
-                "pretrain.augment: found no change, allowed any: both views of an image are the "
-                "same"
-            )
-        try:
-            problem = screening_problem(config.model.backbone, self.image_size)
-        except BackboneError as error:
-            raise UserError(f"pretrain.image_size: {error}") from error
-        if own.augment.local_crops:
-            self._refuse_local(config)
-        if problem and own.lcr.weight:
-            raise UserError(
-                f"pretrain.lcr.weight: found {own.lcr.weight:g}, {problem}; allowed: 0, or a "
-                "larger pretrain.image_size"
-            )
-
-    def _refuse_local(self, config: Config) -> None:
-        """Refuses small views that the method or the backbone cannot take."""
-        own, side = self.config, self.config.augment.local_side(self.image_size)
-        if not BASES[own.method].takes_local:
-            able = ", ".join(name for name, kind in BASES.items() if kind.takes_local)
-            raise UserError(
-                f"pretrain.augment.local_crops: found {own.augment.local_crops} with pretrain."
-                f"method {own.method}, which has no loss for small views; allowed: 0, or {able}"
-            )
-        if side > self.image_size:
-            raise UserError(
-                f"pretrain.augment.local_size: found {side}, allowed at most the image size, "
-                f"{self.image_size}"
-            )
-        try:
-            screening_problem(config.model.backbone, side)
-        except BackboneError as error:
-            raise UserError(f"pretrain.augment.local_size: {error}") from error
-
     def _train(self, seed: int) -> dict[str, float]:
         config, network = self.config, self.network
         total = self.steps * config.epochs
@@ -283,11 +285,12 @@ class Pretraining:
                     batch.views, generator, paired=paired, local=local
                 )
                 self._update(loss, step, total)
-                terms["spread"] = spread(vectors)
+                terms["spread"] = network.joint.part(spread(vectors))
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0) + value.detach().double()
                 shown.done = number + 1
-        return {name: float(value) / self.steps for name, value in sums.items()}
+        whole = network.joint.summed(torch.stack(list(sums.values())))
+        return {name: float(value) / self.steps for name, value in zip(sums, whole, strict=True)}
 
     def _batches(
         self,
@@ -309,6 +312,7 @@ class Pretraining:
             device=self.device,
             views=views,
             first_view=first_view,
+            share=WHOLE_BATCH if self._ranks is None else self._ranks.share,
         )
         return stack.enter_context(closing(batches))  # type: ignore[type-var]
 
@@ -317,6 +321,8 @@ class Pretraining:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self._ranks is not None:
+            self._ranks.add_up([p.grad for p in self.network.parameters() if p.grad is not None])
         self.network.base.after_backward(self.epoch)
         for optimizer in self._optimizers:
             set_learning_rate(optimizer, factor)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.fields import leaves
@@ -12,6 +14,7 @@ from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pretrain.bases import BASES
 from gsfl_tune.training.pricing.cases import cases
 from gsfl_tune.training.pricing.values import values_of
+from gsfl_tune.training.timeline import pretraining_rungs
 
 # A pass with gradients does the work of a forward pass three times.
 _STEP = 3.0
@@ -24,16 +27,21 @@ class PretrainingPrice:
     Attributes:
         count: Different ones, at most one a trial.
         epochs: Most epochs of one.
+        expected: Epochs of one on average, where weak trials stop within it and each trial has one
+            of its own.
         operations: Most multiplications and additions of the backbone for one image and epoch.
         backbone: The backbone that they are of.
         image_size: Side of its views in pixels.
+        passes: The same work in forward passes of the backbone.
     """
 
     count: int
     epochs: int
+    expected: float
     operations: float
     backbone: str
     image_size: int
+    passes: float
 
 
 def pretraining_price(experiment: Experiment, trials: int) -> PretrainingPrice | None:
@@ -48,7 +56,7 @@ def pretraining_price(experiment: Experiment, trials: int) -> PretrainingPrice |
     """
     if True not in experiment.values("training.pretrain"):
         return None
-    best: tuple[float, str, int] = (0.0, "", 0)
+    best: tuple[float, str, int, float] = (0.0, "", 0, 0.0)
     for case in cases(experiment):
         name = case.values("model.backbone")[0]
         own = [size for size in case.values("pretrain.image_size") if size is not None]
@@ -63,10 +71,27 @@ def pretraining_price(experiment: Experiment, trials: int) -> PretrainingPrice |
             sides = case.values("pretrain.augment.local_size")
             side = max(each or PretrainAugmentConfig().local_side(size) for each in sides)
             small = sum(backbone_work(name, "all", side)[:2]) if crops else 0.0
-            best = max(best, (operations + _STEP * crops * small, name, size))
+            own_work = operations + _STEP * crops * small
+            best = max(best, (own_work, name, size, own_work / whole))
     count = min(pretrainings(experiment), trials)
     epochs = max(experiment.values("pretrain.epochs"))
-    return PretrainingPrice(int(count), epochs, *best)
+    expected = expected_epochs(
+        pretraining_rungs(experiment), experiment.defaults().search.scheduler.reduction
+    )
+    return PretrainingPrice(int(count), epochs, expected or epochs, *best)
+
+
+def expected_epochs(rungs: Sequence[int], reduction: int) -> float:
+    """Returns the epochs that a trial trains on average, where one in `reduction` passes a rung.
+
+    Args:
+        rungs: Epochs of the rungs; the last one is the end.
+        reduction: See ``search.scheduler``.
+    """
+    return sum(
+        (epoch - before) / reduction**passed
+        for passed, (before, epoch) in enumerate(pairwise([0, *rungs]))
+    )
 
 
 def pretrainings(experiment: Experiment) -> float:

@@ -176,3 +176,23 @@ def test_a_resumed_search_compares_all_objectives_with_those_of_the_journal(
     assert not asha.record(11, 0, study.goals.costs(0.1, {"size_mb": 1.0}))
     assert not asha.record(12, 0, study.goals.costs(0.95, {"size_mb": 99.0}))
     study.close()
+
+
+def test_rungs_of_pretrainings_are_rebuilt_by_their_epochs(run: RunDirectory) -> None:
+    """A changed space may have more of them: values of other epochs must not meet."""
+    tried = experiment()
+    study = open_study(tried, run)
+    for number, accuracy in enumerate([0.5, 0.6]):
+        assert study.ask() is not None
+        study.note_pretraining(number, 25, accuracy)
+        # The objective is smaller where it is better.
+        study.report(number, -1, 1 - accuracy)
+    config = tried.defaults().search.scheduler
+    asha = create_asha(study, config, 2, [25, 50])
+    assert isinstance(asha, Asha)
+    assert asha.cutoff(0, -1) is None
+    cutoff = asha.cutoff(0, -2)
+    assert cutoff is not None
+    assert 0.4 <= cutoff < 0.5
+    assert asha.record(7, -2, 0.55)
+    assert not asha.record(8, -2, 0.3)

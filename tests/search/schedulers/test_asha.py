@@ -192,3 +192,29 @@ def test_nothing_is_promoted_without_another_value() -> None:
     assert asha.promotable({0: 0}) is None
     asha.record(1, 0, 0.5)
     assert asha.promotable({0: 0}) is None
+
+
+@pytest.mark.parametrize("brackets", [1, 2])
+def test_rungs_in_front_of_the_first_one_are_compared_among_themselves(brackets: int) -> None:
+    asha = Asha(3, reduction=2, before=2, brackets=brackets, seed=4)
+    numbers = [number for number in range(30) if asha.bracket(number) == 0][:4]
+    one, two, three, four = numbers
+    assert not asha.record(one, -2, 0.5)
+    assert not asha.record(one, 0, 0.9)
+    # Worse than 0.9, but that is a value of another rung.
+    assert not asha.record(two, -2, 0.6)
+    assert asha.record(three, -2, 0.4)
+    # A trial without the second of them.
+    assert asha.record(two, 0, 0.8)
+    assert not asha.record(four, -1, 0.1)
+    assert asha.promotable({three: -2}) is None
+    assert asha.promotable({three: -3}) is None
+    assert asha.promotable({two: 0, three: -2}) is None
+    again = Asha(3, reduction=2, before=2, brackets=brackets, seed=4)
+    again.rebuild([(one, {-2: 0.5, 0: 0.9, -7: 0.1}), (two, {-2: 0.6, 0: 0.8})])
+    assert again.record(three, -2, 0.4)
+    if brackets == 2:
+        late = next(number for number in range(30) if asha.bracket(number) == 1)
+        # It skips the first rung, whichever that is.
+        assert not asha.record(late, -2, 0.0)
+        assert asha.cutoff(1, -2) is None

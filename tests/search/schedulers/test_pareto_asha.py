@@ -157,3 +157,15 @@ def test_a_paused_trial_continues_when_few_enough_are_ahead_of_it() -> None:
         promoted += found is not None
     assert promoted > 3
     assert ParetoAsha(3).promotable({}) is None
+
+
+def test_rungs_in_front_of_the_first_one_compare_a_single_number() -> None:
+    asha = ParetoAsha(2, reduction=2, before=1)
+    assert not asha.record(0, -1, [-0.5])
+    assert not asha.record(0, 0, [-0.9, 3.0])
+    assert asha.record(1, -1, [-0.4])
+    assert not asha.record(2, -1, [-0.6])
+    assert asha.promotable({1: -1}) is None
+    again = ParetoAsha(2, reduction=2, before=1)
+    again.rebuild([(0, {-1: [-0.5], 0: [-0.9, 3.0]})])
+    assert again.record(1, -1, [-0.4])

@@ -11,6 +11,7 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, open_study
 from gsfl_tune.search.samplers.history import SeenTrials
 from gsfl_tune.search.samplers.observations import Observed
+from gsfl_tune.search.study.goals import knn_by_epoch
 from gsfl_tune.search.study.reconcile import reconcile
 from tests.search.experiments import experiment
 
@@ -114,3 +115,34 @@ def test_the_worst_of_the_earliest_rung_is_given_up_first(run: RunDirectory) -> 
         assert study.worst_paused() == number
         assert study.prune_paused(number) == [number]
     assert study.counts()["PRUNED"] == 3
+
+
+def test_a_trial_that_is_stopped_in_its_pretraining_has_no_value(run: RunDirectory) -> None:
+    study = opened(run)
+    for number in range(3):
+        assert study.ask() is not None
+        study.note_pretraining(number, 25, 0.5 + number / 10)
+    study.prune(0, 0.5, -2)
+    study.pause(1, 0.4, -2)
+    study.report(2, -2, 0.3)
+    study.note_pretraining(2, 50, 0.75)
+    study.report(2, -1, 0.25)
+    study.complete(2, 2.0, 0)
+    first, waiting, last = plain(run).trials
+    assert (first.state.name, first.values, first.intermediate_values) == (
+        "PRUNED",
+        None,
+        {-2: 0.5},
+    )
+    assert last.intermediate_values == {-2: 0.3, -1: 0.25, 0: 2.0}
+    assert knn_by_epoch(last) == {25: 0.7, 50: 0.75}
+    assert waiting.user_attrs["paused"] == -2
+    study.close()
+    # A later driver finds it waiting, and samplers rank it behind trials that came further.
+    again = opened(run)
+    assert again.paused() == {1: -2}
+    seen = SeenTrials()
+    seen.look(plain(run), -1)
+    assert [each.number for each in seen.best(3)] == [2, 1, 0]
+    assert again.prune_paused() == [1]
+    assert plain(run).trials[1].values is None

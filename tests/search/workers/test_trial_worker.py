@@ -330,3 +330,48 @@ def test_an_error_of_a_gpu_counts_as_that_of_a_cpu(
     assert raised == [0]
     assert results[-1]["batch_halved"]
     assert results[-1]["rung"] == 3
+
+
+def learning(task: Task, **changes: Any) -> Task:
+    """A trial with a pretraining of two epochs, in a space with rungs after 1, 2 and 4."""
+    pytest.importorskip("lightly")
+    config = experiment(
+        "model.head=plain", "model.backbone=test_resnet", "training.head.epochs=1",
+        "training.pretrain=true", "pretrain.epochs=2", "pretrain.batch_size=60",
+        "pretrain.hidden_dim=8", "pretrain.projection_dim=4",
+    ).defaults()  # fmt: skip
+    own = {"config": config, "rungs": [1], "pretraining": [1, 2, 4], "reported": -3}
+    return task.model_copy(update=own | changes)
+
+
+def test_rungs_within_a_pretraining_come_first(task: Task, run: RunDirectory) -> None:
+    results = _steps(TrialWorker(learning(task)))
+    # The third is that of longer pretrainings.
+    assert [result["rung"] for result in results] == [-3, -2, 0]
+    told = [json.loads(result["pretraining"]) for result in results[:2]]
+    assert [epoch for epoch, _ in told] == [1, 2]
+    for result, (_, accuracy) in zip(results, told, strict=False):
+        assert result["validation/nll"] == pytest.approx(1 - accuracy)
+        assert not result["done"]
+    records = EpochLog(task.directory / "epochs.jsonl").read()
+    assert [record["epoch"] for record in records] == [1]
+    # A trial that shares the pretraining says the same; one that goes on begins behind them.
+    other = task.model_copy(update={"number": 8, "directory": run.trial("search", 8)})
+    shared = TrialWorker(learning(other))
+    assert [json.loads(_step(shared)["pretraining"]) for _ in range(2)] == told
+    again = TrialWorker(learning(other, reported=0))
+    assert _step(again)["rung"] == 0
+    plain = experiment("model.head=plain", "training.head.epochs=1").defaults()
+    assert _step(TrialWorker(learning(other, config=plain)))["rung"] == 0
+
+
+def test_an_interrupted_pretraining_can_be_continued(task: Task) -> None:
+    trial = learning(task.model_copy(update={"cache_dir": task.directory.parent / "cache"}))
+    worker = TrialWorker(trial)
+    assert _step(worker)["rung"] == -3
+    task.interrupt.parent.mkdir(parents=True, exist_ok=True)
+    task.interrupt.touch()
+    assert _step(worker) == {"trial_number": 7, "interrupted": True, "done": True}
+    task.interrupt.unlink()
+    again = TrialWorker(trial.model_copy(update={"reported": -2}))
+    assert _step(again)["rung"] == -2

@@ -1,0 +1,63 @@
+"""Pretrainings that cannot be trained."""
+
+from __future__ import annotations
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import BackboneError
+from gsfl_tune.training.pretrain.bases import BASES
+from gsfl_tune.training.pretrain.screening import screening_problem
+
+
+def refuse(config: Config, images: int, image_size: int) -> None:
+    """Refuses what cannot be trained.
+
+    Args:
+        config: The configuration.
+        images: Number of images to learn from.
+        image_size: Side of the views in pixels.
+
+    Raises:
+        UserError: With what was found and what is allowed.
+    """
+    own = config.pretrain
+    if images < own.batch_size:
+        raise UserError(
+            f"pretrain.batch_size: found {own.batch_size} for {images} images, allowed at "
+            "most their number"
+        )
+    if own.augment.off:
+        raise UserError(
+            "pretrain.augment: found no change, allowed any: both views of an image are the same"
+        )
+    try:
+        problem = screening_problem(config.model.backbone, image_size)
+    except BackboneError as error:
+        raise UserError(f"pretrain.image_size: {error}") from error
+    if own.augment.local_crops:
+        _refuse_local(config, image_size)
+    if problem and own.lcr.weight:
+        raise UserError(
+            f"pretrain.lcr.weight: found {own.lcr.weight:g}, {problem}; allowed: 0, or a "
+            "larger pretrain.image_size"
+        )
+
+
+def _refuse_local(config: Config, image_size: int) -> None:
+    """Refuses small views that the method or the backbone cannot take."""
+    own, side = config.pretrain, config.pretrain.augment.local_side(image_size)
+    if not BASES[own.method].takes_local:
+        able = ", ".join(name for name, kind in BASES.items() if kind.takes_local)
+        raise UserError(
+            f"pretrain.augment.local_crops: found {own.augment.local_crops} with pretrain."
+            f"method {own.method}, which has no loss for small views; allowed: 0, or {able}"
+        )
+    if side > image_size:
+        raise UserError(
+            f"pretrain.augment.local_size: found {side}, allowed at most the image size, "
+            f"{image_size}"
+        )
+    try:
+        screening_problem(config.model.backbone, side)
+    except BackboneError as error:
+        raise UserError(f"pretrain.augment.local_size: {error}") from error

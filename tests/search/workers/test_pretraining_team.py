@@ -1,0 +1,129 @@
+"""Pretrainings of several processes: the losses of whole batches, and the gradients of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.search.workers.pretraining_team import begin_pretraining, pretraining_team
+from gsfl_tune.search.workers.rank_pool import RankProcesses
+from gsfl_tune.search.workers.workspaces import open_workspace
+from gsfl_tune.training.pretrain import Pretraining, PretrainingFailed
+from tests.search.experiments import experiment
+
+pytest.importorskip("lightly")
+
+# A batch that cannot be halved. Few steps: later ones see queues and statistics of the first.
+BATCH = 25
+OVERRIDES = (
+    "model.backbone=test_resnet",
+    "training.device=cpu",
+    "training.precision=fp32",
+    f"pretrain.batch_size={BATCH}",
+    "pretrain.epochs=2",
+    "pretrain.warmup=0",
+    "pretrain.learning_rate=0.02",
+    "pretrain.hidden_dim=16",
+    "pretrain.projection_dim=8",
+    "pretrain.prototypes=32",
+    "pretrain.queue=40",
+)
+PAIRS = (
+    "pretrain.discriminative.pair_weight=0.7",
+    "pretrain.discriminative.reconstruction_weight=0.3",
+    "pretrain.discriminative.decoder_width=8",
+    # Adam moves a weight by the sign of its gradient at first, also where that is rounding alone.
+    "pretrain.discriminative.decoder_learning_rate=0.000001",
+    "pretrain.discriminative.warmup=0",
+    "pretrain.discriminative.perturbation=swap",
+    "pretrain.discriminative.reconstruct=both",
+)
+CASES = {
+    "moco": ("pretrain.augment.local_crops=1", "pretrain.augment.local_size=16"),
+    "vicreg": (),
+    "lejepa": (),
+    # Its head begins with tiny outputs, which it normalises: gradients are huge.
+    "dino": ("pretrain.prototypes=16", "pretrain.learning_rate=0.0001"),
+    # Nearly no steps: after one, a change of 1e-7 in the weights moves gradients by a tenth.
+    "byol": (*PAIRS, "pretrain.learning_rate=0.000001"),
+    "simsiam": (
+        "pretrain.lcr.weight=0.1",
+        "data.image_size=64",
+        "pretrain.learning_rate=0.000001",
+    ),
+}
+# Gradients of maps that are divided by their small range: the same change moves them by 0.0006.
+ROUGHER = {"simsiam": 0.02}
+
+
+def config_of(*overrides: str) -> Config:
+    return experiment("data.typefaces.train=4", *OVERRIDES, *overrides).defaults()
+
+
+def begun(config: Config, directory: Path, cache_dir: Path, *, together: bool) -> Pretraining:
+    workspace = open_workspace(config.data, None, cache_dir)
+    training = begin_pretraining(config, workspace, directory, "key")
+    assert training.steps in (2, 3)
+    if together:
+        training.team = pretraining_team(config, workspace, 2)
+    return training
+
+
+def state(training: Pretraining) -> dict[str, Any]:
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in (
+            *training.network.named_parameters(),
+            *training.network.named_buffers(),
+        )
+    }
+
+
+def gradients(training: Pretraining) -> dict[str, torch.Tensor]:
+    named = training.network.named_parameters()
+    return {name: each.grad for name, each in named if each.grad is not None}
+
+
+@pytest.mark.parametrize("method", list(CASES))
+def test_two_processes_compute_what_one_does(
+    method: str, tmp_path: Path, cache_dir: Path, team: RankProcesses
+) -> None:
+    config = config_of(f"pretrain.method={method}", *CASES[method])
+    one = begun(config, tmp_path / "one", cache_dir, together=False)
+    before = state(one)
+    two = begun(config, tmp_path / "two", cache_dir, together=True)
+    records = [training.run_epoch() for training in (one, two)]
+    two.leave()
+    numbers = [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+    assert numbers[1] == pytest.approx(numbers[0], rel=1e-5, abs=1e-6)
+    ours, theirs = state(one), state(two)
+    moved = [n for n in ours if not torch.equal(ours[n], before[n])]
+    assert any(name.startswith("backbone") for name in moved)
+    for name in ours:
+        assert torch.allclose(ours[name], theirs[name], rtol=1e-4, atol=1e-5), name
+    # Of the last step.
+    ours, theirs = gradients(one), gradients(two)
+    assert ours.keys() == theirs.keys()
+    largest = max(float(each.abs().max()) for each in ours.values())
+    for name, own in ours.items():
+        allowed = ROUGHER.get(method, 1e-4) * float(own.abs().max()) + 1e-5 * largest
+        assert float((own - theirs[name]).abs().max()) <= allowed, name
+
+
+def test_a_loss_that_is_not_finite_ends_all_of_them(
+    tmp_path: Path, cache_dir: Path, team: RankProcesses
+) -> None:
+    config = config_of("pretrain.method=vicreg", "pretrain.learning_rate=1e30")
+    failing = begun(config, tmp_path / "failing", cache_dir, together=True)
+    with pytest.raises(PretrainingFailed, match="non-finite train/"):
+        failing.run_epoch()
+    failing.leave()
+    # The same processes serve the next pretraining.
+    allowed = config_of("pretrain.method=vicreg")
+    following = begun(allowed, tmp_path / "on", cache_dir, together=True)
+    assert following.run_epoch()["epoch"] == 1
+    following.leave()
