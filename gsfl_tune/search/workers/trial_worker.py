@@ -15,9 +15,9 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.epochs import own_seconds, seconds_of_trial
-from gsfl_tune.run.layout import replicate_directory
-from gsfl_tune.run.storage import Signal, WorkerCopy
+from gsfl_tune.run.epochs import own_seconds, records_of, seconds_of_trial
+from gsfl_tune.run.layout import CHECKPOINT_FILE, replicate_directory
+from gsfl_tune.run.storage import Signal, WorkerCopy, storage_of, stored_epochs
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
@@ -130,6 +130,8 @@ class TrialWorker:
         # Epochs and their seconds by stage, since the last report.
         self._measured: dict[str, tuple[int, float]] = {}
         self._worker_copy: WorkerCopy | None = None
+        # That of the first training, whose TensorBoard data ends with the trial.
+        self._first_copy: WorkerCopy | None = None
         self._last_save = time.monotonic()
         self._pieces = task.pieces
         self._begun = time.monotonic()
@@ -192,8 +194,11 @@ class TrialWorker:
             if self._ended:
                 last = means(self._ended)[self.task.metric]
             events.close(last if ended else None, failed=failed)
-        if self._worker_copy is not None:
-            self._worker_copy.close()
+        # The first one last: the directories of the others lie within its directory.
+        for copy in (self._worker_copy, self._first_copy):
+            if copy is not None:
+                copy.close()
+        self._first_copy = None
 
     def _broken(self, error: Exception) -> dict[str, Any]:
         problem = environment_problem(error)
@@ -279,10 +284,17 @@ class TrialWorker:
     def _leave(self, training: Training) -> None:
         """Ends a training of the trial, whose numbers the study has, in front of the next one."""
         seen = training.validated
+        copy = self._worker_copy
         if self._number:
             # A trial keeps the checkpoint of its first training alone.
             discard(training.checkpoint_path)
-        elif self._events is not None and seen is not None:
+            if copy is not None:
+                copy.discard(CHECKPOINT_FILE)
+                copy.close()
+        else:
+            self._first_copy = copy
+        self._worker_copy = None
+        if self._number == 0 and self._events is not None and seen is not None:
             self._events.confusion(seen.logits.argmax(axis=1), seen.labels, training.groups)
         training.close()
         self._training = None
@@ -321,19 +333,32 @@ class TrialWorker:
         self._last_save = time.monotonic()
         # Rungs that a checkpoint is already past are answered from the trial's own log.
         records = training.log.read()
-        if self._before is None:
-            # With a storage the log may lie elsewhere; there a trial has one training.
-            several = task.replicates.count > 1
-            self._before = (
-                seconds_of_trial(task.directory)
-                if several
-                else sum(record["seconds"] for record in records)
-            )
+        if self._before is None and task.timeout is not None:
+            self._before = self._seconds_before(records)
         for record in records:
             self._note(record)
         if number == 0:
             self._events = EventWriter(directory, task.shown, task.metric, training.epoch)
         return training
+
+    def _seconds_before(self, records: list[dict[str, Any]]) -> float:
+        """Returns the seconds of the epochs that earlier processes trained.
+
+        Args:
+            records: Epochs of the training that runs.
+        """
+        task, address = self.task, self.task.storage
+        own = sum(float(record["seconds"]) for record in records)
+        others = (n for n in range(task.replicates.count) if n != self._number)
+        if address is None:
+            return seconds_of_trial(task.directory) if task.replicates.count > 1 else own
+        key = fingerprint(task.config)
+        for number in others:
+            # Their logs may lie on another node.
+            name = address.name(replicate_directory(task.directory, number))
+            log = stored_epochs(storage_of(address), name, key) or b""
+            own += sum(float(record["seconds"]) for record in records_of(log.decode()))
+        return own
 
     def _epoch(self, record: dict[str, Any]) -> None:
         self._note(record)
