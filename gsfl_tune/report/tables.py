@@ -250,7 +250,15 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
 
 
 # Of an entry of the front: what is not an objective, or has a column of its own.
-_NO_OBJECTIVE = ("trial", "accuracy", "latency_reliable", "params", "config", "errors", "replicates")
+_NO_OBJECTIVE = (
+    "trial",
+    "accuracy",
+    "latency_reliable",
+    "params",
+    "config",
+    "errors",
+    "replicates",
+)
 _HEADS = {"latency_ms": "ms an image", "size_mb": "MB"}
 
 

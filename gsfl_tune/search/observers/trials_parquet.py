@@ -141,7 +141,10 @@ class TrialTable(Watcher):
 
     def _epochs(self, number: int) -> list[Path]:
         """Returns the logs of a trial's trainings that ended, and of one that may have begun."""
-        directory, ended = self._run.trial(self._study.name, number), rows_of(self._study.trial(number))
+        directory, ended = (
+            self._run.trial(self._study.name, number),
+            rows_of(self._study.trial(number)),
+        )
         return [replicate_directory(directory, n) / EPOCHS_FILE for n in range(len(ended) + 1)]
 
     def _on_its_way(self, number: int) -> bool:

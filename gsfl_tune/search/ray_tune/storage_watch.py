@@ -190,14 +190,14 @@ def tell_finished(
         for each in directories[: len(ended)]:
             storage.want(each / EPOCHS_FILE)
         if whole:
-            study.complete(number, study.rungs(study.trial(number))[replicates.last_rung(len(epochs) - 1)])
+            study.complete(
+                number, study.rungs(study.trial(number))[replicates.last_rung(len(epochs) - 1)]
+            )
             told.append(number)
     return told
 
 
-def _logs(
-    storage: DriverCopy, directories: list[Path], key: str, metric: str
-) -> list[list[float]]:
+def _logs(storage: DriverCopy, directories: list[Path], key: str, metric: str) -> list[list[float]]:
     """Returns the objective by epoch of each training of a trial that has begun and is finite."""
     logs: list[list[float]] = []
     for directory in directories:

@@ -39,8 +39,9 @@ from gsfl_tune.training.batches import ActivationBatches, create_batches
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
-from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.stages._base import Stage
 from gsfl_tune.training.stages.finetune_work import finetune_work
+from gsfl_tune.training.stages.meter import LossMeter
 from gsfl_tune.training.stages.method_problems import method_problems
 from gsfl_tune.training.stages.trained_blocks import backbone_groups, unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
@@ -315,13 +316,14 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         if self.config.optimizer == "schedule_free":
             self._renew_norms([batch])
 
-    @torch.inference_mode()
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
         """Returns logits of whole images through the network."""
         network, method = self.evaluated.eval(), self.context.method.eval()
         passes = self._passes(network, self._batches.eval_features(network))
         rows = []
-        with activity(_WORDS[part], len(index), "images") as step:
+        # Weights that are joined for a pass belong to the training too.
+        without_gradients = torch.inference_mode if self.shards is None else torch.no_grad
+        with without_gradients(), activity(_WORDS[part], len(index), "images") as step:
             for inputs in self._evaluated(images, part, index):
                 rows.append(method.predict(inputs, passes).float().cpu())
                 step.done += len(inputs)

@@ -38,7 +38,8 @@ from gsfl_tune.training.generate import (
     made_count,
 )
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
-from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.stages._base import Stage
+from gsfl_tune.training.stages.meter import LossMeter
 from gsfl_tune.training.stages.work import (
     STEP,
     UPDATE,

@@ -74,12 +74,13 @@ def test_every_objective_is_a_mean_and_survivors_are_of_the_first_fronts(
     study = search(run, one_slot).study
     table = pandas.read_parquet(run.trials_parquet).set_index("number")
     before: list[list[float]] = []
-    went_on = []
     for trial in study.trials():
         rungs, others, rows = study.rungs(trial), others_by_rung(trial), rows_of(trial)
         for k in rows:
             count = k - FIRST_END + 1
-            means = [statistics.fmean(_last(run, trial.number, key)[:count]) for key in (ACCURACY, NLL)]
+            means = [
+                statistics.fmean(_last(run, trial.number, key)[:count]) for key in (ACCURACY, NLL)
+            ]
             assert [rungs[k], others[k][NLL]] == pytest.approx(means)
         if trial.state.name == "COMPLETE":
             assert len(rows) == 2
