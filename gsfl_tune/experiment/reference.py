@@ -165,6 +165,7 @@ CONDITIONS = {
     "search.resources.wait": "on a cluster",
     "search.resources.gpus_per_trial": "needs a finetune stage",
     "search.resources.workers_per_trial": "needs a finetune stage",
+    "search.resources.shard": "several processes a trial, a finetune stage",
 }
 
 

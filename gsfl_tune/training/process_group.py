@@ -1,6 +1,6 @@
 """Training of one model by several processes: each batch is divided, and sums are over all.
 
-They are on one machine, or on several. Rank 0 is the training that the caller created. It writes the
+They are on one machine or on several. Rank 0 is the training that the caller created. It writes the
 files and decides what to do next; the other ranks follow. Batches, augmentation, class centres,
 batch norms, gradients and loss means equal those of one process with the same batch. Only dropout
 masks differ, as each rank draws its own.

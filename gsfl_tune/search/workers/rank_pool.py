@@ -26,6 +26,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.storage import RunAddress
 from gsfl_tune.search.workers.rank_process import Rank, RankLost, RankProcess
+from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.process_group import Divided, Ranks
 from gsfl_tune.training.training import NonFiniteLoss
@@ -119,7 +120,7 @@ class RankProcesses:
                 directory=training.directory,
                 side=training.workspace.dataset.pool.side,
                 cache_dir=self._cache_dir(training),
-                storage=self._storage,
+                storage=self.storage,
                 threads=self.threads,
                 shards=self.shards,
                 pieces=training.pieces,
@@ -137,7 +138,9 @@ class RankProcesses:
 
     # IP address of this node, where the others may be on other nodes.
     _address: str | None = None
-    _storage: RunAddress | None = None
+    # Of the run, for nodes that have caches of their own.
+    cache_dir: Path | None = None
+    storage: RunAddress | None = None
 
     def _begin(self, rank: int) -> Rank:
         """Starts the process of a rank."""
@@ -276,6 +279,14 @@ def spread_by(kind: type[RankProcesses]) -> None:
     """
     global _spread
     _spread = kind
+
+
+def team_for(settings: WorkerSettings) -> RankProcesses | None:
+    """Returns the team of a trial or retrain with these settings; None for a single process."""
+    team = team_of(settings.workers, settings.threads, shards=settings.shard)
+    if team is not None:
+        team.cache_dir, team.storage = settings.cache_dir, settings.storage
+    return team
 
 
 def team_of(size: int, threads: int = 1, *, shards: bool = False) -> RankProcesses | None:

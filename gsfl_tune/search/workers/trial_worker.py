@@ -22,7 +22,7 @@ from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.model_size import measure_size
-from gsfl_tune.search.workers.rank_pool import team_of
+from gsfl_tune.search.workers.rank_pool import team_for
 from gsfl_tune.search.workers.replicates import means
 from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.tensorboard_events import EventWriter
@@ -316,7 +316,7 @@ class TrialWorker:
             # The trial's time limit waits while the storage does not answer.
             self._begun += time.monotonic() - begun
             directory = self._worker_copy.directory
-        team = team_of(task.workers, task.threads)
+        team = team_for(task)
         training = Training(
             task.config,
             workspace,
