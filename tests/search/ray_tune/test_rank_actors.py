@@ -43,9 +43,7 @@ def pair() -> Iterator[Nodes]:
 def test_a_trial_on_two_nodes_equals_one_process(pair: Nodes, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     pair.environment["RAY_ADDRESS"] = pair.address
-    done = pair.python(
-        "-m", "tests.search.spread_driver", run.path, tmp_path / "cache", *OVERRIDES
-    )
+    done = pair.python("-m", "tests.search.spread_driver", run.path, tmp_path / "cache", *OVERRIDES)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     ((state, value, params),) = found["trials"]
