@@ -32,6 +32,9 @@ _END_SECONDS = 5.0
 class NodeRanks(RankProcesses):
     """Holds the ranks from 1 on, each in its bundle of this process' placement group."""
 
+    # Ray takes some seconds until it knows that a node is gone.
+    _cause_seconds = 30.0
+
     def __init__(self, size: int, threads: int = 1, *, shards: bool = False) -> None:
         super().__init__(size, threads, shards=shards)
         self._address = get_node_ip_address()

@@ -31,8 +31,6 @@ from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.process_group import Divided, Ranks
 from gsfl_tune.training.training import NonFiniteLoss
 
-# Longest time until the cause of a rank's end is known, after another rank lost contact.
-_CAUSE_SECONDS = 5.0
 # Gloo notices a lost rank; a collective of GPUs, or a group that is forming, hangs.
 _HANG_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -136,6 +134,8 @@ class RankProcesses:
 
     # --- what differs where ranks are on other nodes ------------------------------------------
 
+    # Longest time until the cause of a rank's end is known, after another rank lost contact.
+    _cause_seconds = 5.0
     # IP address of this node, where the others may be on other nodes.
     _address: str | None = None
     # Of the run, for nodes that have caches of their own.
@@ -240,7 +240,7 @@ class RankProcesses:
 
     def _cause(self) -> Exception | None:
         """Returns the error that ended another rank; None if all are alive."""
-        deadline = time.monotonic() + _CAUSE_SECONDS
+        deadline = time.monotonic() + self._cause_seconds
         while all(process.alive for process in self._processes):
             if time.monotonic() > deadline:
                 return None
