@@ -61,11 +61,11 @@ def largest_of_each_kind(
     experiment: Experiment, resources: Resources
 ) -> Iterator[tuple[Config, Resources]]:
     """Yields the largest configuration for each kind of slot, and the slot."""
-    kinds: dict[tuple[float, float, int], list[str]] = {}
+    kinds: dict[tuple[float, float, int, bool], list[str]] = {}
     names = experiment.values("model.backbone")
     for name in names:
         own = resources.of(name)
-        kinds.setdefault((own.cpu, own.gpu, own.workers), []).append(name)
+        kinds.setdefault((own.cpu, own.gpu, own.workers, own.shard), []).append(name)
     if len(kinds) == 1:
         yield largest_config(experiment), resources.of(names[0])
         return
