@@ -68,9 +68,13 @@ class DividedTraining:
         return self._stage is not None and self._stage.shards is not None
 
     @property
-    def _is_joined_only(self) -> bool:
-        """Returns whether no stage of this process has the whole state of the training."""
-        return self._is_sharded or self._kept is not None
+    def _apart_in(self) -> StageName | None:
+        """Returns the stage whose state no stage of this process has as a whole, or None."""
+        if self._stage is not None and self._is_sharded:
+            return self._stage.name
+        if self._kept is None:
+            return None
+        return self.timeline.stage(max(0, self.context.epoch - 1)).name
 
     def _gather(self, team: Team) -> Ranks:
         """Starts the other ranks, which receive the state of this one."""

@@ -164,7 +164,7 @@ class Training(DividedTraining):
         if self.finished:
             raise RuntimeError(f"all {self.total_epochs} epochs are trained")
         spec = self.timeline.stage(self.epoch)
-        if self._is_joined_only and self.timeline.stage(max(0, self.epoch - 1)) != spec:
+        if self._apart_in not in (None, spec.name):
             # The next stage begins with what this one has trained, as a whole.
             self._current()
             self._kept = None

@@ -51,7 +51,8 @@ def test_it_equals_one_process(
     for place in ours:
         for key, value in ours[place].items():
             assert value.shape == theirs[place][key].shape
-            assert torch.allclose(value, theirs[place][key], rtol=1e-3, atol=1e-4)
+            scale = float(value.abs().max())
+            assert torch.allclose(value, theirs[place][key], rtol=1e-3, atol=1e-3 * scale)
     # Alone, rank 0 predicts with the whole weights.
     ours, theirs = (each.predict("test").logits for each in (one, two))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
