@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from gsfl_tune.cli._base import (
     FAILED,
     FINISHED,
-    INTERRUPTED,
     Command,
     add_files_from,
     positive,
     showing,
 )
+from gsfl_tune.cli._interrupted import interrupted, resuming
 from gsfl_tune.cli.search import stoppable
 
 if TYPE_CHECKING:
@@ -145,12 +144,8 @@ class Adapt(Command):
                 display.say(f"failed: {error}; nothing was written")
                 return FAILED
             except KeyboardInterrupt:
-                if not (state_directory(args.output) / "adapt.json").exists():
-                    raise  # nothing was begun, so nothing can be resumed
-                display.say(
-                    f"interrupted; finished epochs are kept. Continue with:\n  {_resumed(args)}"
-                )
-                return INTERRUPTED
+                begun = state_directory(args.output) / "adapt.json"
+                return interrupted(display, begun, "finished epochs", _resumed(args))
         if args.json:
             print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
         else:
@@ -177,26 +172,23 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _resumed(args: argparse.Namespace) -> str:
-    words = ["gsfl-tune", "adapt", str(args.bundle), *args.images, "-o", str(args.output)]
-    for name in args.files_from:
-        words += ["--files-from", name]
-    given = {
-        "--judge": args.judge,
-        "--epochs": args.epochs,
-        "--learning-rate": args.learning_rate,
-        "--batch-size": args.batch_size,
-        "--blocks": args.blocks,
-        "--beta": args.beta,
-        "--norms": args.norms,
-        "--seed": args.seed,
-        "--device": args.device,
-    }
-    for option, value in given.items():
-        if value is not None:
-            words += [option, str(value)]
-    flags = {"--freeze-encoder": args.freeze_encoder, "--json": args.json}
-    words += [option for option, wanted in flags.items() if wanted]
-    return shlex.join([*words, "--resume"])
+    return resuming(
+        ["adapt", args.bundle, *args.images],
+        {
+            "--output": args.output,
+            "--judge": args.judge,
+            "--epochs": args.epochs,
+            "--learning-rate": args.learning_rate,
+            "--batch-size": args.batch_size,
+            "--blocks": args.blocks,
+            "--beta": args.beta,
+            "--norms": args.norms,
+            "--seed": args.seed,
+            "--device": args.device,
+        },
+        flags={"--freeze-encoder": args.freeze_encoder, "--json": args.json},
+        lists={"--files-from": args.files_from},
+    )
 
 
 def _print(found: Adapted) -> None:

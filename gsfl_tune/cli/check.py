@@ -109,7 +109,7 @@ def _print_json(experiment: Experiment, estimate: Estimate | None, price: float 
             "retrainings": cost.retrainings,
             "final_epochs": cost.final_epochs,
             "model_bytes": model.bytes,
-            "memory_bytes": memory_of_a_trial(experiment)[0],
+            "memory_bytes": memory_of_a_trial(experiment, model.backbone)[0],
         },
         "estimate": None if estimate is None else estimate.to_json(price),
     }
@@ -224,7 +224,7 @@ def _print_cost(experiment: Experiment, console: Console, images: int | None) ->
 
     assumed = experiment.provisional()
     cost, model = search_cost(assumed), largest_model(assumed)
-    available, whose = memory_of_a_trial(experiment)
+    available, whose = memory_of_a_trial(experiment, model.backbone)
     control = experiment.defaults().search.control
     note = ", half of them for the tuned control" if control == "tuned" else ""
     found = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from gsfl_tune.cli._base import (
     FAILED,
     FINISHED,
-    INTERRUPTED,
     Command,
     add_overrides,
     positive,
     showing,
 )
+from gsfl_tune.cli._interrupted import interrupted, resuming
 from gsfl_tune.cli.search import stoppable
 
 if TYPE_CHECKING:
@@ -143,12 +142,8 @@ class Synthesize(Command):
                 display.say(f"failed: {error}")
                 return FAILED
             except KeyboardInterrupt:
-                if not (args.output / SYNTHETIC_MANIFEST).exists():
-                    raise  # nothing was begun, so nothing can be resumed
-                display.say(
-                    f"interrupted; finished images are kept. Continue with:\n  {_resumed(args)}"
-                )
-                return INTERRUPTED
+                begun = args.output / SYNTHETIC_MANIFEST
+                return interrupted(display, begun, "finished images", _resumed(args))
         if args.json:
             print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
         else:
@@ -185,27 +180,22 @@ def _data(path: str, overrides: list[str]) -> DataConfig:
 
 
 def _resumed(args: argparse.Namespace) -> str:
-    words = ["gsfl-tune", "synthesize", args.data]
-    given: dict[str, Any] = {
-        "--model": args.model,
-        "--output": args.output,
-        "--per-class": args.per_class,
-        "--bundle": args.bundle,
-        "--confidence": args.confidence,
-        "--prompt": args.prompt,
-        "--size": args.size,
-        **{f"--{name}": getattr(args, name) for name in _NUMBERS},
-        "--device": args.device,
-    }
-    for option, value in given.items():
-        if value is not None:
-            words += [option, str(value)]
-    for name in args.classes:
-        words += ["--classes", name]
-    for override in args.overrides:
-        words += ["--set", override]
-    words += ["--json"] if args.json else []
-    return shlex.join([*words, "--resume"])
+    return resuming(
+        ["synthesize", args.data],
+        {
+            "--model": args.model,
+            "--output": args.output,
+            "--per-class": args.per_class,
+            "--bundle": args.bundle,
+            "--confidence": args.confidence,
+            "--prompt": args.prompt,
+            "--size": args.size,
+            **{f"--{name}": getattr(args, name) for name in _NUMBERS},
+            "--device": args.device,
+        },
+        flags={"--json": args.json},
+        lists={"--classes": args.classes, "--set": args.overrides},
+    )
 
 
 def _print(found: Synthesized) -> None:

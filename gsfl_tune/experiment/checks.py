@@ -18,6 +18,7 @@ from gsfl_tune.experiment.missing import missing_file
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.resource_checks import NO_FINETUNE_STAGE, SEVERAL, resource_problems
 from gsfl_tune.experiment.search_checks import search_problems
+from gsfl_tune.experiment.shard_checks import shard_problems
 from gsfl_tune.experiment.space import Parameter, Space, ends
 from gsfl_tune.plugins import plugins
 
@@ -64,7 +65,10 @@ class Checks:
         self._eval_size()
         self._processes()
         self._problems.extend(resource_problems(self._root, self._space, divides=self._divides))
-        further = further_problems(self._space, finetunes=self._finetunes)
+        further = [
+            *further_problems(self._space, finetunes=self._finetunes),
+            *shard_problems(self._space, finetunes=self._finetunes),
+        ]
         for each in (*further, *search_problems(self._space)):
             self._complain(*each)
         for path, check in leaf_checks.items():

@@ -166,6 +166,7 @@ CONDITIONS = {
     "search.resources.wait": "on a cluster",
     "search.resources.gpus_per_trial": "needs a finetune stage or `training.pretrain`",
     "search.resources.workers_per_trial": "needs a finetune stage or `training.pretrain`",
+    "search.resources.shard": "several processes a trial, a finetune stage",
 }
 
 

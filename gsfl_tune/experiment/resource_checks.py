@@ -9,6 +9,7 @@ from gsfl_tune.experiment import edit
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import Leaf, leaves, nearest, show
 from gsfl_tune.experiment.nodes import Node
+from gsfl_tune.experiment.shard_checks import alone, processes
 from gsfl_tune.experiment.space import Space, ends
 
 _PATH = "search.resources.per_backbone"
@@ -18,7 +19,7 @@ NO_FINETUNE_STAGE = (
     "without a finetune stage, allowed 1 (or training.pretrain: true): one process trains the "
     "head, the others would wait"
 )
-_KEYS = ("cpu", "gpu", "gpus_per_trial", "workers_per_trial")
+_KEYS = ("cpu", "gpu", "gpus_per_trial", "workers_per_trial", "shard")
 
 
 def resource_problems(root: Node, space: Space, *, divides: bool) -> Iterator[Problem]:
@@ -54,6 +55,10 @@ def _of_entry(place: str, entry: Node, names: list[str], *, divides: bool) -> It
         elif key in SEVERAL and (node.plain() or 1) > 1 and not divides:
             complaint = f"found {node.plain()} {NO_FINETUNE_STAGE}"
             yield Problem(node.file, node.line, f"{place}.{key}", complaint)
+        elif key == "shard" and node.plain() is True:
+            count = processes({key: each.plain() for key, each in entry.value.items()})
+            if count < 2:
+                yield Problem(node.file, node.line, f"{place}.{key}", alone(count))
     if "backbone" not in entry.value or not set(_KEYS) & set(entry.value):
         found = ", ".join(map(str, entry.value)) or "nothing"
         yield Problem(entry.file, entry.line, place, f"found {found}, allowed {allowed}")

@@ -25,7 +25,7 @@ def search_problems(space: Space) -> Iterator[Complaint]:
     yield from _costs(space)
     yield from _objectives(space)
     yield from _constraints(space)
-    yield from _replicates(space)
+    yield from _folds(space)
     yield from _promotion(space)
     yield from _pretraining_rungs(space)
 
@@ -137,27 +137,12 @@ def _pretraining_rungs(space: Space) -> Iterator[Complaint]:
         )
 
 
-def _replicates(space: Space) -> Iterator[Complaint]:
-    folds, repeats = space.constants.get("search.folds"), space.constants.get("search.repeats", 1)
-    if not folds and repeats == 1:
-        return
-    path, found = ("search.folds", folds) if folds else ("search.repeats", repeats)
-    default = "nothing" if folds else "1"
-    if space.constants.get("search.objectives"):
-        yield path, f"found {found} with search.objectives, allowed {default}", found
-    if space.constants.get("storage"):
+def _folds(space: Space) -> Iterator[Complaint]:
+    folds, shots = space.constants.get("search.folds"), space.constants.get("data.shots")
+    if folds and shots is not None:
         yield (
-            path,
-            f"found {found} with storage, allowed {default}, or a run without storage",
-            found,
-        )
-    if not folds:
-        return
-    shots = space.constants.get("data.shots")
-    if shots is not None:
-        yield (
-            path,
-            f"found {found} with data.shots {shots}, allowed nothing, or all training images; "
+            "search.folds",
+            f"found {folds} with data.shots {shots}, allowed nothing, or all training images; "
             "search.repeats takes further seeds",
-            found,
+            folds,
         )

@@ -82,11 +82,17 @@ class ResourcesConfig(Section):
         description="Processes of a trial that divide every batch of its finetune stage and of its "
         "pretraining; default: one for each GPU. Set it where there are no GPUs.",
     )
+    shard: bool = Field(
+        False,
+        description="The processes of a trial divide weights, gradients and optimiser state of the "
+        "trained blocks among themselves too (FSDP2), and may be on several nodes: for a backbone "
+        "that cannot be trained on one GPU.",
+    )
     per_backbone: list[dict[str, Any]] = Field(
         default_factory=list,
         description="Other resources for trials with some backbones: [{backbone: vit_large*, cpu: "
         "8, gpu: 1}]. `backbone` is a name of the space, or a pattern with `*`; the first entry "
-        "that fits counts. Keys: cpu, gpu, gpus_per_trial, workers_per_trial.",
+        "that fits counts. Keys: cpu, gpu, gpus_per_trial, workers_per_trial, shard.",
     )
 
     def of(self, backbone: str) -> ResourcesConfig | None:

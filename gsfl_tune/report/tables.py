@@ -250,8 +250,20 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
 
 
 # Of an entry of the front: what is not an objective, or has a column of its own.
-_NO_OBJECTIVE = ("trial", "accuracy", "latency_reliable", "params", "config")
+_NO_OBJECTIVE = (
+    "trial",
+    "accuracy",
+    "latency_reliable",
+    "params",
+    "config",
+    "errors",
+    "replicates",
+)
 _HEADS = {"latency_ms": "ms an image", "size_mb": "MB"}
+
+
+def _spread(error: float | None) -> str:
+    return "" if error is None else f" ± {error:.2g}"
 
 
 def _front(entries: list[dict[str, Any]], winner: int | None, run: RunDirectory) -> RenderableType:
@@ -265,12 +277,14 @@ def _front(entries: list[dict[str, Any]], winner: int | None, run: RunDirectory)
     for entry in entries:
         number = f"{entry['trial']}{' (winner)' if entry['trial'] == winner else ''}"
         doubtful = entry.get("latency_reliable") is False
-        cells = [f"{entry['accuracy']:.4f}"]
+        errors = entry.get("errors", {})
+        first = next(iter(errors.values()), None)
+        cells = [f"{entry['accuracy']:.4f}{_spread(first)}"]
         for key in keys:
             latency = key == "latency_ms"
             value = entry[key]
             text = f"{value:.2f}" if latency else f"{value:.4g}"
-            cells.append(f"{text}{' ?' if latency and doubtful else ''}")
+            cells.append(f"{text}{' ?' if latency and doubtful else ''}{_spread(errors.get(key))}")
         table.add_row(number, *cells, _parameters(entry["params"]))
     everything = "both" if len(keys) == 1 else "all"
     if "latency_ms" not in keys:

@@ -39,19 +39,24 @@ class EpochLog:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return []
-        records = []
-        for line in text.splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return records
+        return records_of(text)
 
     def truncate(self, epoch: int) -> None:
         """Keeps the epochs up to `epoch`, so that a resumed trial does not write them twice."""
         self._check()
         kept = [record for record in self.read() if record["epoch"] <= epoch]
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def records_of(text: str) -> list[dict[str, Any]]:
+    """Returns the complete epochs of the text of a log, oldest first."""
+    records = []
+    for line in text.splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
 
 
 def own_seconds(record: dict[str, Any]) -> float:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gsfl_tune.experiment.config import OptimizerConfig
@@ -184,7 +184,9 @@ class WeightAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         """Moves the average towards the weights of a module; the first time, to them."""
         pairs = zip(self.module.parameters(), model.parameters(), strict=True)
-        averages, weights = zip(*((a, w) for a, w in pairs if w.requires_grad), strict=True)
+        # Of divided weights, every process averages its own part.
+        trained = ((local_part(a), local_part(w)) for a, w in pairs if w.requires_grad)
+        averages, weights = zip(*trained, strict=True)
         if self.n_averaged == 0:  # on the CPU, wherever the weights are
             torch._foreach_copy_(averages, weights)
         else:
@@ -239,3 +241,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets every group to `factor` of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Returns this process' part of a divided tensor (`gsfl_tune.training.sharding`), or itself."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part

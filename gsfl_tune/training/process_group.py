@@ -1,9 +1,9 @@
 """Training of one model by several processes: each batch is divided, and sums are over all.
 
-Rank 0 is the training that the caller created. It writes the files and decides what to do next; the
-other ranks follow. Batches, augmentation, class centres, batch norms, gradients and loss means
-equal those of one process with the same batch. Only dropout masks differ, as each rank draws its
-own.
+They are on one machine or on several. Rank 0 is the training that the caller created. It writes the
+files and decides what to do next; the other ranks follow. Batches, augmentation, class centres,
+batch norms, gradients and loss means equal those of one process with the same batch. Only dropout
+masks differ, as each rank draws its own.
 """
 
 from __future__ import annotations
@@ -56,11 +56,18 @@ class Team(Protocol):
     def size(self) -> int:
         """Returns the number of ranks, including this process."""
 
+    @property
+    def shards(self) -> bool:
+        """Returns whether trained parameters are divided too, see `gsfl_tune.training.sharding`."""
+
     def start(self, training: Divided) -> Ranks:
         """Starts ranks 1.. for a training; returns the group with this process as rank 0."""
 
     def next_epoch(self) -> None:
         """Tells the other ranks to train the next epoch; this process trains it too."""
+
+    def next_state(self) -> None:
+        """Tells the other ranks to join their parts of the state; this process does it too."""
 
     def watching(self) -> AbstractContextManager[None]:
         """Watches the other ranks during a block; if one of them fails, raises its error."""
@@ -70,30 +77,43 @@ class Team(Protocol):
 
 
 class Ranks:
-    """Joins the process group of a training.
-
-    All ranks are on one machine. One group a process at a time.
+    """Joins the process group of a training. One group a process at a time.
 
     Args:
         rank: 0..size-1.
         size: Number of ranks.
-        meeting: File by which ranks find each other, in a folder that only this user can write.
+        meeting: Where ranks find each other: a file in a folder that only this user can write, or
+            on several machines a store of `meet`.
         device: Device of this rank; ``nccl`` is used between GPUs, else ``gloo``.
+        shards: Whether trained parameters are divided; states then travel between the CPUs.
+        address: IP address of this machine, where ranks are on several. Messages take its network,
+            unless the user has chosen one (``GLOO_SOCKET_IFNAME``, ``NCCL_SOCKET_IFNAME``).
     """
 
-    def __init__(self, rank: int, size: int, meeting: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        meeting: Path | dist.Store,
+        device: torch.device,
+        *,
+        shards: bool = False,
+        address: str | None = None,
+    ) -> None:
         self.share = BatchShare(rank, size)
         self.device = device
+        self.shards = shards
         self.backend = "nccl" if device.type == "cuda" else "gloo"
-        loopback = "lo0" if sys.platform == "darwin" else "lo"
-        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(name, loopback)
+        # What is sent as a whole: on a GPU there may be no room for it beside a part of it.
+        self._carrier = torch.device("cpu") if shards else device
+        _choose_network(address)
         options: dict[str, Any] = {}
         if self.backend == "nccl":
             options["device_id"] = torch.device("cuda", torch.cuda.current_device())
+        both = shards and self.backend == "nccl"
         dist.init_process_group(
-            self.backend,
-            store=dist.FileStore(str(meeting), size),
+            "cpu:gloo,cuda:nccl" if both else self.backend,
+            store=dist.FileStore(str(meeting), size) if isinstance(meeting, Path) else meeting,
             rank=rank,
             world_size=size,
             timeout=_TIMEOUT,
@@ -126,7 +146,7 @@ class Ranks:
         sizes = [part.stop - part.start for part in shares]
         padded = values.new_zeros((max(sizes), *values.shape[1:]))
         padded[: len(values)] = values
-        padded = padded.to(self.device)
+        padded = padded.to(self._carrier)
         gathered = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(gathered, padded)
         return torch.cat([one[:n] for one, n in zip(gathered, sizes, strict=True)]).cpu()
@@ -136,14 +156,14 @@ class Ranks:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-        dist.broadcast(torch.tensor([len(content)], device=self.device), 0)
-        dist.broadcast(content.to(self.device), 0)
+        dist.broadcast(torch.tensor([len(content)], device=self._carrier), 0)
+        dist.broadcast(content.to(self._carrier), 0)
 
     def receive(self) -> dict[str, Any]:
         """Receives the state that rank 0 sends."""
-        size = torch.zeros(1, dtype=torch.int64, device=self.device)
+        size = torch.zeros(1, dtype=torch.int64, device=self._carrier)
         dist.broadcast(size, 0)
-        content = torch.empty(int(size), dtype=torch.uint8, device=self.device)
+        content = torch.empty(int(size), dtype=torch.uint8, device=self._carrier)
         dist.broadcast(content, 0)
         buffer = io.BytesIO(content.cpu().numpy().tobytes())
         state: dict[str, Any] = torch.load(buffer, map_location="cpu", weights_only=True)
@@ -153,3 +173,44 @@ class Ranks:
         """Leaves the group."""
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def meet(address: str, size: int, port: int | None = None) -> dist.TCPStore:
+    """Opens a place where ranks on several machines find each other.
+
+    Args:
+        address: IP address of the machine of rank 0.
+        size: Number of ranks.
+        port: Port of the store; None makes one there, on a free port. Whoever reaches it can take
+            part: like Ray itself, it belongs into a network of one's own.
+    """
+    host = port is None
+    return dist.TCPStore(
+        address, port or 0, size, is_master=host, timeout=_TIMEOUT, wait_for_workers=False
+    )
+
+
+_NETWORKS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+# What the user has chosen. A later group of this process may need another network than this one.
+_CHOSEN = {name: os.environ[name] for name in _NETWORKS if name in os.environ}
+
+
+def _choose_network(address: str | None) -> None:
+    found = ("lo0" if sys.platform == "darwin" else "lo") if address is None else _network(address)
+    for name in _NETWORKS:
+        if name in _CHOSEN:
+            continue
+        if found is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = found
+
+
+def _network(address: str) -> str | None:
+    """Returns the name of the network card with an address; None where this machine has none."""
+    import psutil
+
+    for name, known in psutil.net_if_addrs().items():
+        if any(each.address == address for each in known):
+            return name
+    return None

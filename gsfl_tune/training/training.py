@@ -24,6 +24,7 @@ from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.create_context import create_context, random_devices
+from gsfl_tune.training.division import DividedTraining
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.process_group import Ranks, Team
@@ -38,7 +39,7 @@ class NonFiniteLoss(Exception):
     """Raised when the loss of an epoch was NaN or infinite; the message names the terms."""
 
 
-class Training:
+class Training(DividedTraining):
     """Trains one configuration through its stages, an epoch at a time.
 
     The random numbers of an epoch (order, dropout, augmentation) are a function of (seed, epoch),
@@ -94,6 +95,7 @@ class Training:
         self.context = create_context(config, workspace, seed=self.seed, fit=fit, pieces=pieces)
         self._stage: Stage | None = None
         self._team = team
+        self._kept = None
         self.validated: Predictions | None = None
         self._fingerprint = fingerprint(config, self.seed, fit)
         self.on_save: Callable[[], None] = lambda: None
@@ -106,15 +108,6 @@ class Training:
     @epoch.setter
     def epoch(self, epoch: int) -> None:
         self.context.epoch = epoch
-
-    @property
-    def ranks(self) -> Ranks | None:
-        """Returns the processes that train with this one."""
-        return self.context.ranks
-
-    @ranks.setter
-    def ranks(self, ranks: Ranks | None) -> None:
-        self.context.ranks = ranks
 
     @property
     def head(self) -> PlainHead:
@@ -173,6 +166,10 @@ class Training:
         if self.finished:
             raise RuntimeError(f"all {self.total_epochs} epochs are trained")
         spec = self.timeline.stage(self.epoch)
+        if self._apart_in not in (None, spec.name):
+            # The next stage begins with what this one has trained, as a whole.
+            self._current()
+            self._kept = None
         if self._team is None or not spec.divided:
             record = self._epoch(spec.name)
         else:
@@ -214,35 +211,6 @@ class Training:
             record["cache_seconds"] = round(cache_seconds() - built, 4)
         return record
 
-    def _gather(self, team: Team) -> Ranks:
-        """Starts the other ranks, which receive the state of this one."""
-        with torch.random.fork_rng(devices=random_devices(self.device)):
-            torch.manual_seed(mix(self.seed, self.epoch))
-            self._divide(team.size, starting=True)
-        ranks = team.start(self)
-        ranks.send(self._state())
-        return ranks
-
-    def follow(self, ranks: Ranks) -> None:
-        """Joins as a further rank: takes the state of rank 0, which decides from now on."""
-        self.ranks = ranks
-        state = ranks.receive()
-        self.epoch = state["epoch"]
-        self.context.compute_in(state.get("precision"))
-        self._divide(ranks.share.size, starting=False).load_state_dict(state)
-
-    def close(self) -> None:
-        """Releases the other ranks."""
-        self.ranks = None
-        if self._team is not None:
-            self._team.leave()
-
-    def _divide(self, size: int, *, starting: bool) -> Stage:
-        stage = self._enter(self.timeline.stage(self.epoch).name, starting=starting)
-        if self.ranks is None:  # else it is divided already
-            stage.divide(size)
-        return stage
-
     def predict(self, part: Literal["validation", "test"]) -> Predictions:
         """Returns the logits with the validated weights (the average, if there is one).
 
@@ -260,11 +228,17 @@ class Training:
             if part == "validation"
             else np.arange(len(dataset.test), dtype=np.int64)
         )
-        stage = self._current()
-        if ranks is not None and len(index) < ranks.share.size:
+        stage = self._current() if ranks is None or self._stage is None else self._stage
+        sharded = stage.shards is not None
+        if ranks is not None and len(index) < ranks.share.size and not sharded:
             ranks = None
         own = index if ranks is None else index[ranks.share.of(len(index))]
-        logits = stage.logits(images, "pool" if part == "validation" else "test", own)
+        count = len(own)
+        if ranks is not None and sharded:
+            # Passes of divided parameters need all ranks: the same number of images on each.
+            most = -(-len(index) // ranks.share.size)
+            own = np.append(own, np.resize(index, most - count))
+        logits = stage.logits(images, "pool" if part == "validation" else "test", own)[:count]
         if ranks is not None:
             logits = ranks.gather(logits, len(index))
         paths = [images.paths[position] for position in index]
@@ -287,7 +261,7 @@ class Training:
 
     def save(self) -> None:
         """Writes ``checkpoint.pt``; does nothing before the first epoch."""
-        if self._stage is None:
+        if self._stage is None and self._kept is None:
             return
         save_checkpoint(self.checkpoint_path, self._state(), self.keep)
         self.saved = self.epoch
@@ -335,7 +309,8 @@ class Training:
             return False
         self.epoch = self.saved = state["epoch"]
         self.context.compute_in(state.get("precision"))
-        self._current().load_state_dict(state)
+        if not self._keeps(state):
+            self._current().load_state_dict(state)
         return True
 
     def _is_ours(self, state: dict[str, Any]) -> bool:
@@ -349,12 +324,14 @@ class Training:
 
     def _state(self) -> dict[str, Any]:
         """Returns all that `restore` needs; the same for any number of ranks."""
+        if self._kept is not None:
+            return self._kept
         state = {
             "fingerprint": self._fingerprint,
             "data": self.workspace.dataset.digest,
             "epoch": self.epoch,
             "precision": self.context.precision,
-            **self._current().state_dict(),
+            **self._joined_state(self._stage or self._current()),
         }
         if self._teacher is not None:
             state["teacher"] = self._teacher
@@ -372,9 +349,14 @@ class Training:
         return self.directory / CHECKPOINT_FILE
 
     def _current(self) -> Stage:
-        """Returns the stage that trained last (the first one before any epoch)."""
+        """Returns the stage that trained last (the first one before any epoch), as a whole."""
+        if self._is_sharded:
+            self._collect()
         if self._stage is None:
-            return self._enter(self.timeline.stage(max(0, self.epoch - 1)).name, starting=False)
+            name = self.timeline.stage(max(0, self.epoch - 1)).name
+            self._stage = self._enter(name, starting=False)
+            if self._kept is not None:
+                self._stage.load_state_dict(self._kept, to_train=False)
         return self._stage
 
     def _enter(self, name: StageName, *, starting: bool = True) -> Stage:

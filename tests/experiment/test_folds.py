@@ -17,14 +17,6 @@ TEXT = "name: t\ndata: {source: typefaces}\nsearch:\n  folds: 5\n"
         ("search.repeats=0", "search.repeats: found 0, allowed an integer at least 1"),
         ("search.folds={int: [2, 5]}", "search.folds: "),
         (
-            "search.objectives=[validation/accuracy, macs]",
-            "search.folds: found 5 with search.objectives, allowed nothing",
-        ),
-        (
-            "storage=s3://bucket/runs",
-            "search.folds: found 5 with storage, allowed nothing, or a run without storage",
-        ),
-        (
             "data.shots=4",
             "search.folds: found 5 with data.shots 4, allowed nothing, or all training images",
         ),
@@ -47,14 +39,13 @@ def test_the_message_names_the_line() -> None:
     assert repeats.defaults().search.replicates == 5
 
 
-def test_repeats_are_refused_where_values_of_several_objectives_would_be_averaged() -> None:
-    with pytest.raises(ExperimentError) as error:
-        Experiment.parse(
-            TEXT.replace("folds", "repeats"),
-            overrides=["search.objectives=[validation/accuracy, macs]"],
-        )
-    (problem,) = error.value.problems
-    assert str(problem).endswith("found 5 with search.objectives, allowed 1")
+@pytest.mark.parametrize("key", ["folds", "repeats"])
+def test_they_go_with_several_objectives_and_a_storage(key: str) -> None:
+    found = Experiment.parse(
+        TEXT.replace("folds", key),
+        overrides=["search.objectives=[validation/accuracy, macs]", "storage=s3://bucket/runs"],
+    )
+    assert found.defaults().search.replicates == 5
 
 
 def test_folds_and_repeats_go_together() -> None:

@@ -77,6 +77,19 @@ def test_the_command_to_continue_can_be_copied(under_way):
     ]
 
 
+def test_objectives_that_are_means_are_shown_with_their_errors(begun):
+    entry = {"trial": 7, "accuracy": 0.7, "validation/nll": 1.25, "params": {}, "config": {}}
+    errors = {"validation/accuracy": 0.0123, "validation/nll": 0.052}
+    write_results(
+        RunDirectory(begun).results_file,
+        make_results(pareto=[{**entry, "errors": errors, "replicates": 5}]),
+    )
+    text = text_of(begun)
+    assert "0.7000 ± 0.012" in text
+    assert "1.25 ± 0.052" in text
+    assert "replicates" not in text.partition("Pareto front")[2]
+
+
 def test_the_front_of_two_objectives_is_shown_with_the_command_that_chooses(begun):
     winner = make_results().winner.trial
     params = {"model.backbone": "resnet18", "loss.shared_center": 0.0751234}

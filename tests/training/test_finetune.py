@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, CannotCut
 from gsfl_tune.training import Training
 from gsfl_tune.training.stages import FinetuneStage, HeadStage
-from gsfl_tune.training.stages._base import LossMeter
+from gsfl_tune.training.stages.meter import LossMeter
 
 from .conftest import tiny_config
 from .test_training import assert_equal_states, run, state_of

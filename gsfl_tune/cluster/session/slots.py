@@ -27,6 +27,7 @@ class Slots:
         workers: Processes of a trial, one for each GPU where it has several.
         asked: The least GPUs that a trial can do with.
         nodes: Resources of the nodes that they were computed for.
+        shard: Whether these divide the trained parameters and may be on several nodes.
         per_backbone: Slots of the trials that ``search.resources.per_backbone`` names.
     """
 
@@ -36,6 +37,7 @@ class Slots:
     workers: int = 1
     asked: float = field(default=0.0, compare=False, repr=False)
     nodes: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
+    shard: bool = False
     per_backbone: Mapping[str, Slots] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -79,7 +81,8 @@ def slots(
             refuse_impossible(each)
             gpu = _gpus(each, _alive())
             wanted = max_concurrent or 1 if each is resources else 1
-            wait_for_room(float(each.cpu), gpu, wanted, resources.wait)
+            parts = _workers(each, gpu) if each.shard else 1
+            wait_for_room(float(each.cpu) / parts, gpu / parts, wanted * parts, resources.wait)
     found = fit(resources, _alive(), max_concurrent, backbones)
     if resources.wait > 0 and max_concurrent:
         return replace(found, count=max_concurrent, nodes=())
@@ -139,15 +142,20 @@ def _fit(
     refuse_impossible(resources)
     cpu, gpu = float(resources.cpu), _gpus(resources, nodes)
     workers = _workers(resources, gpu)
-    count = sum(capacity(cpu, gpu, node) for node in nodes)
+    # Where parameters are divided, each process may be on another node.
+    parts = workers if resources.shard else 1
+    count = sum(capacity(cpu / parts, gpu / parts, node) for node in nodes) // parts
     if count == 0:
+        asked, missing = _amount(cpu / parts, gpu / parts), "no node that holds one"
+        if parts > 1:
+            asked, missing = f"{parts} times {asked}", f"fewer than {parts} places"
         raise UserError(
-            f"search.resources: a trial{which} asks for {_amount(cpu, gpu)}; found no node that "
-            f"holds one, the cluster has {describe(nodes)}"
+            f"search.resources: a trial{which} asks for {asked}; found {missing}, the cluster has "
+            f"{describe(nodes)}"
             + ("" if resources.wait > 0 else "; for nodes that come later, search.resources.wait")
         )
     known = tuple(dict(node) for node in nodes)
-    whole = Slots(cpu, gpu, count, workers, asked=gpu, nodes=known)
+    whole = Slots(cpu, gpu, count, workers, asked=gpu, nodes=known, shard=resources.shard)
     return whole.at_most(max_concurrent or count)
 
 

@@ -7,7 +7,13 @@ from gsfl_tune.run.storage.driver_copy import DriverCopy
 from gsfl_tune.run.storage.driver_lease import DriverLease
 from gsfl_tune.run.storage.retrying import Storage, open_storage
 from gsfl_tune.run.storage.shared_cache import open_shared_cache
-from gsfl_tune.run.storage.worker_copy import MARK, Signal, WorkerCopy, storage_of
+from gsfl_tune.run.storage.worker_copy import (
+    MARK,
+    Signal,
+    WorkerCopy,
+    storage_of,
+    stored_epochs,
+)
 
 __all__ = [
     "MARK",
@@ -24,4 +30,5 @@ __all__ = [
     "run_url",
     "storage_of",
     "storage_problem",
+    "stored_epochs",
 ]

@@ -24,6 +24,7 @@ from gsfl_tune.search.study.goals import Goals, feasible, none_feasible
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.study import Study
+from gsfl_tune.search.workers.replicates import errors_of, rows_of
 from gsfl_tune.search.workers.retrain import Job, forget_without_model
 from gsfl_tune.training import FitOn, Predictions, load_predictions
 
@@ -298,7 +299,8 @@ def _complete(rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, float
 def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, Any]]:
     """Returns the entries of the front for ``results.json``; empty with one objective.
 
-    ``accuracy`` is the first objective, whatever it is; the others have their own names.
+    ``accuracy`` is the first objective, whatever it is; the others have their own names. With
+    folds or repeats, ``errors`` has the standard errors of those that are means, by their names.
 
     Args:
         experiment: The experiment, bounds clamped to the data.
@@ -314,6 +316,8 @@ def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, 
         entry |= dict(zip(goals.further, trial.values[1:], strict=True))
         if LATENCY in goals.further:
             entry["latency_reliable"] = trial.user_attrs.get("latency", {}).get("reliable")
+        if errors := errors_of(trial):
+            entry["errors"], entry["replicates"] = errors, len(rows_of(trial))
         entry["params"] = experiment.space.active_params(trial.params)
         entry["config"] = experiment.configure(trial.params).model_dump(mode="json")
         entries.append(entry)

@@ -18,6 +18,8 @@ from gsfl_tune.search.observers.time_left import of_jobs
 from gsfl_tune.search.ray_tune.head_watchdog import lifeline
 from gsfl_tune.search.ray_tune.heartbeat import Pulses, pulse_of
 from gsfl_tune.search.ray_tune.location import place
+from gsfl_tune.search.ray_tune.placement import TaskPlaces
+from gsfl_tune.search.ray_tune.rank_actors import NodeRanks
 from gsfl_tune.search.ray_tune.retry_policy import (
     RetryPolicy,
     halved_notice,
@@ -25,6 +27,7 @@ from gsfl_tune.search.ray_tune.retry_policy import (
 )
 from gsfl_tune.search.ray_tune.run_context import RunContext
 from gsfl_tune.search.ray_tune.worker_losses import Failure, failure
+from gsfl_tune.search.workers.rank_pool import spread_by
 from gsfl_tune.search.workers.retrain import (
     Job,
     load_result,
@@ -83,13 +86,12 @@ def run_jobs(
     resources = context.resources
     flying: dict[Any, int] = {}
     pulses = Pulses(lambda: [jobs[index].name for index in list(flying.values())])
-    remote = ray.remote(_run)
+    remote, places = ray.remote(_run), TaskPlaces()
 
     def begin(job: Job) -> Any:
         own = resources.of(job.config.model.backbone)
         settings = context.worker_settings(pulses.channel, job.config).model_dump_json()
-        task = remote.options(num_cpus=own.cpu, num_gpus=own.gpu, max_retries=0)
-        return task.remote(job.model_dump_json(), settings)
+        return places.begin(remote, own, job.model_dump_json(), settings)
 
     retries = RetryPolicy(max_failures)
     forecast: JobsForecast | None = None
@@ -109,6 +111,7 @@ def run_jobs(
             ready, _ = ray.wait(list(flying), timeout=_POLL_SECONDS)
             for reference in ready:
                 index = flying.pop(reference)
+                places.end(reference)
                 if forecast is not None:
                     forecast.ended(jobs[index].name)
                 result, news = _result(reference)
@@ -148,6 +151,7 @@ def run_jobs(
                     ray.cancel(reference, force=True)
                 break
             watcher.tick()
+    places.end_all()
     watcher.jobs_finish(interrupted=interrupt.requested)
     interrupt.raise_trouble()
     return JobsOutcome(results, interrupted=any(result is None for result in results))
@@ -161,6 +165,7 @@ def _run(job: str, settings: str) -> _Told:
     known = WorkerSettings.model_validate_json(settings)
     begun = time.monotonic()
     own = Job.model_validate_json(job)
+    spread_by(NodeRanks)
     try:
         with pulse_of(known.channel, own.name):
             result = run_job(own, known)

@@ -13,10 +13,11 @@ from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.units import byte_count, size_text
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.checkpoints import discard, older, stored
-from gsfl_tune.run.layout import CHECKPOINT_FILE, replicate_directories
+from gsfl_tune.run.layout import CHECKPOINT_FILE, replicate_directories, replicate_directory
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.study.goals import violation
+from gsfl_tune.search.workers.replicates import rows_of
 from gsfl_tune.training.pricing.cost import checkpoint_bytes
 
 if TYPE_CHECKING:
@@ -76,9 +77,11 @@ class CheckpointKeeper(Watcher):
                 self.ended(trial.number)
         self._tidying = False
         # An earlier driver may have died after deleting a checkpoint but before deleting its copy.
-        wanted = [*self._study.running(), *(number for *_, number in self._kept)]
-        for path in {*self._copies()} - {self._directory(n) / CHECKPOINT_FILE for n in wanted}:
-            self._discard(path)
+        kept = {self._directory(number) / CHECKPOINT_FILE for *_, number in self._kept}
+        running = [self._directory(number) for number in self._study.running()]
+        for path in {*self._copies()} - kept:
+            if not any(path.is_relative_to(each) for each in running):
+                self._discard(path)
         for number in self._study.running():
             for torn in self._directory(number).rglob(".checkpoint.*.tmp"):
                 torn.unlink(missing_ok=True)
@@ -100,6 +103,7 @@ class CheckpointKeeper(Watcher):
                     path.unlink(missing_ok=True)
                 for each in further:
                     discard(each / CHECKPOINT_FILE)
+            self._discard_copies(number, further=True)
             while len(self._kept) > self._keep:
                 self._drop_worst()
         else:
@@ -158,9 +162,23 @@ class CheckpointKeeper(Watcher):
         with suppress(OSError):
             for each in replicate_directories(path.parent):
                 discard(each / CHECKPOINT_FILE)
+        self._discard_copies(number)
+
+    def _discard_copies(self, number: int, *, further: bool = False) -> None:
+        """Discards the copies of the checkpoints that a trial may have left.
+
+        Args:
+            number: Trial number.
+            further: Whether that of its first training is kept.
+        """
         # A resume of ten thousand trials must not query the storage for each: see `begin`.
-        if not self._tidying:
-            self._discard(path)
+        if self._tidying:
+            return
+        # Its workers have deleted most of them; one that was killed, or paused the trial, has not.
+        ended = len(rows_of(self._study.trial(number)))
+        for training in range(int(further), ended + 1):
+            directory = replicate_directory(self._directory(number), training)
+            self._discard(directory / CHECKPOINT_FILE)
 
     def _directory(self, number: int) -> Path:
         return self._run.trial(self._study.name, number)

@@ -16,7 +16,7 @@ from gsfl_tune.activity.display import Display
 from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.search.observers.base import OVER, States, Watcher
 from gsfl_tune.search.study.goals import knn_by_epoch
-from gsfl_tune.search.workers.replicates import error_text
+from gsfl_tune.search.workers.replicates import error_text, errors_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -360,6 +360,8 @@ class Progress(Watcher):
         text = f"{self._study.metric} {self._study.value(trial):.4f}{error_text(trial)}"
         for key, value in zip(self._study.goals.further, trial.values[1:], strict=True):
             text += f", {value:.2f} ms per image" if key == LATENCY else f", {key} {value:.4g}"
+            error = errors_of(trial).get(key)
+            text += "" if error is None else f" ± {error:.2g}"
         return text
 
     def _ended_count(self) -> int:

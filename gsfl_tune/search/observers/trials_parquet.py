@@ -20,13 +20,13 @@ from gsfl_tune.experiment.metrics import LATENCY, MEASURED
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory, StudyName, write_bytes
 from gsfl_tune.run.epochs import epochs_of_trial
-from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.run.layout import EPOCHS_FILE, replicate_directory
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.samplers.spaces import run_spaces
 from gsfl_tune.search.study.goals import PRETRAINING, feasible, knn_by_epoch, latest_others
 from gsfl_tune.search.study.journal import read_studies
-from gsfl_tune.search.workers.replicates import error_of, means, rows_of
+from gsfl_tune.search.workers.replicates import errors_of, means, rows_of
 from gsfl_tune.search.workers.tensorboard_events import words_of
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ class TrialTable(Watcher):
         """Completes a row."""
         self._dirty = True
         if self._storage is not None:
-            self._storage.want(self._epochs(number))
+            for path in self._epochs(number):
+                self._storage.want(path)
 
     def tick(self) -> None:
         """Writes changes if the last write is long enough ago."""
@@ -138,11 +139,17 @@ class TrialTable(Watcher):
                 self._storage.settle()
         self._write()
 
-    def _epochs(self, number: int) -> Path:
-        return self._run.trial(self._study.name, number) / EPOCHS_FILE
+    def _epochs(self, number: int) -> list[Path]:
+        """Returns the logs of a trial's trainings that ended, and of one that may have begun."""
+        directory, ended = (
+            self._run.trial(self._study.name, number),
+            rows_of(self._study.trial(number)),
+        )
+        return [replicate_directory(directory, n) / EPOCHS_FILE for n in range(len(ended) + 1)]
 
     def _on_its_way(self, number: int) -> bool:
-        return self._storage is not None and self._storage.is_wanted(self._epochs(number))
+        storage = self._storage
+        return storage is not None and any(map(storage.is_wanted, self._epochs(number)))
 
     def _write(self) -> None:
         started = time.monotonic()
@@ -189,9 +196,10 @@ def _row(
     if trial.constraints and trial.state.is_finished():
         row["feasible"] = feasible(trial)
     row |= _last_numbers(trainings, trial)
-    found = error_of(trial)
-    if found is not None:
-        row["error"], row["replicates"] = found
+    errors = list(errors_of(trial).items())
+    if errors:
+        row["error"], row["replicates"] = errors[0][1], len(rows_of(trial))
+        row |= {f"error.{key}": error for key, error in errors[1:]}
     # With several objectives Optuna accepts no intermediate values.
     rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
     for k, value in sorted((int(k), value) for k, value in rungs.items()):

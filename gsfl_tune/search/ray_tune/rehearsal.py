@@ -38,7 +38,8 @@ def rehearse_largest(
     """Takes one optimiser step of the largest model of a space in the slot of a trial.
 
     A space without a finetune stage has small models, which `check` has priced: they are not
-    rehearsed on a CPU. Backbones with resources of their own are rehearsed in these.
+    rehearsed on a CPU. Backbones with resources of their own are rehearsed in these. A model that
+    processes divide among themselves is not: one process has no room for it.
 
     Raises:
         UserError: When the step does not fit.
@@ -51,6 +52,8 @@ def rehearse_largest(
     except BackboneError as error:
         raise UserError(f"model.backbone: {error}") from error
     for config, own in largest:
+        if own.shard:
+            continue
         _rehearse_in_a_slot(config, own, side, cache_dir, storage)
 
 
@@ -58,11 +61,11 @@ def largest_of_each_kind(
     experiment: Experiment, resources: Resources
 ) -> Iterator[tuple[Config, Resources]]:
     """Yields the largest configuration for each kind of slot, and the slot."""
-    kinds: dict[tuple[float, float, int], list[str]] = {}
+    kinds: dict[tuple[float, float, int, bool], list[str]] = {}
     names = experiment.values("model.backbone")
     for name in names:
         own = resources.of(name)
-        kinds.setdefault((own.cpu, own.gpu, own.workers), []).append(name)
+        kinds.setdefault((own.cpu, own.gpu, own.workers, own.shard), []).append(name)
     if len(kinds) == 1:
         yield largest_config(experiment), resources.of(names[0])
         return

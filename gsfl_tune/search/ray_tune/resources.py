@@ -33,6 +33,11 @@ class Resources(Protocol):
         """Returns the number of processes of a trial."""
         ...
 
+    @property
+    def shard(self) -> bool:
+        """Returns whether these divide trained parameters too, and may be on several nodes."""
+        ...
+
     def of(self, backbone: str) -> Resources:
         """Returns those of trials with a backbone, see ``search.resources.per_backbone``."""
         ...

@@ -61,6 +61,7 @@ class RunContext:
             cache_dir=self.cache_dir,
             threads=resources.threads,
             workers=resources.workers,
+            shard=resources.shard,
             save_seconds=self.save_seconds,
             channel=channel,
         )

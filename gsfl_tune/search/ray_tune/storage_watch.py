@@ -16,13 +16,14 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.layout import EPOCHS_FILE, JOURNAL_FILE
+from gsfl_tune.run.layout import EPOCHS_FILE, JOURNAL_FILE, replicate_directory
 from gsfl_tune.run.storage import MARK, DriverCopy, open_shared_cache
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.study import Study
+from gsfl_tune.search.workers.replicates import Replicates, means
 from gsfl_tune.training.fingerprint import fingerprint
 
 SHARE_VARIABLE = "GSFL_TUNE_CACHE_SHARE"
@@ -147,7 +148,8 @@ def tell_finished(
 
     The journal is published about once a second, a trial's epochs before they are reported. So a
     driver that died with its disk may have known of ends, and of trials, that the published journal
-    lacks. Such trials are created again, under their numbers.
+    lacks. Such trials are created again, under their numbers. Of a trial with several trainings,
+    those are told after which another one began.
 
     Args:
         study: The study, newly opened.
@@ -169,23 +171,65 @@ def tell_finished(
         # measured at its end.
         return told
     rungs_of = rungs_of or rung_epochs(experiment, None)
+    replicates = Replicates.of(experiment.defaults().search)
     for number in study.running():
         try:
             config = experiment.configure(study.trial(number).params)
         except (UserError, ValueError, KeyError):
             # A driver died in the middle of a write, or the combination is refused.
             continue
-        directory = run.trial(study.name, number)
-        values = _values(storage.epochs(directory, fingerprint(config)), study.metric)
-        epochs = rungs_of(config)
-        if len(values) < epochs[-1] or not all(map(math.isfinite, values)):
-            continue
-        for k, epoch in enumerate(epochs):
-            study.report(number, k, values[epoch - 1])
-        study.complete(number, values[epochs[-1] - 1])
-        storage.want(directory / EPOCHS_FILE)
-        told.append(number)
+        directory, epochs = run.trial(study.name, number), rungs_of(config)
+        directories = [replicate_directory(directory, n) for n in range(replicates.count)]
+        logs = _logs(storage, directories, fingerprint(config), study.metric)
+        ended = [log for log in logs if len(log) >= epochs[-1]]
+        whole = len(ended) == replicates.count
+        if not whole and len(logs) == len(ended):
+            # What the scheduler would have said at the end of the last one is not known.
+            ended = ended[:-1]
+        _tell_trainings(study, number, ended, epochs, noted=replicates.count > 1)
+        for each in directories[: len(ended)]:
+            storage.want(each / EPOCHS_FILE)
+        if whole:
+            study.complete(
+                number, study.rungs(study.trial(number))[replicates.last_rung(len(epochs) - 1)]
+            )
+            told.append(number)
     return told
+
+
+def _logs(storage: DriverCopy, directories: list[Path], key: str, metric: str) -> list[list[float]]:
+    """Returns the objective by epoch of each training of a trial that has begun and is finite."""
+    logs: list[list[float]] = []
+    for directory in directories:
+        values = _values(storage.epochs(directory, key), metric)
+        if not values or not all(map(math.isfinite, values)):
+            break
+        logs.append(values)
+    return logs
+
+
+def _tell_trainings(
+    study: Study, number: int, logs: list[list[float]], epochs: list[int], *, noted: bool
+) -> None:
+    """Reports the rungs of a trial's trainings as its worker would have.
+
+    Args:
+        study: The study.
+        number: Trial number.
+        logs: The objective by epoch of each training that has ended.
+        epochs: Epoch of each rung of one training.
+        noted: Whether trials have several trainings, whose own numbers are kept.
+    """
+    rows: list[dict[str, float]] = []
+    for log in logs:
+        if not rows:
+            for k, epoch in enumerate(epochs[:-1]):
+                study.report(number, k, log[epoch - 1])
+        k = len(epochs) - 1 + len(rows)
+        rows.append({study.metric: log[epochs[-1] - 1]})
+        if noted:
+            study.note_replicate(number, k, rows[-1])
+        study.report(number, k, means(rows)[study.metric])
 
 
 def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: DriverCopy) -> None:

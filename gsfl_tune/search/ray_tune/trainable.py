@@ -8,6 +8,8 @@ from ray.tune import Trainable
 
 from gsfl_tune.search.ray_tune.heartbeat import Pulse
 from gsfl_tune.search.ray_tune.location import place
+from gsfl_tune.search.ray_tune.rank_actors import NodeRanks
+from gsfl_tune.search.workers.rank_pool import spread_by
 from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.trial_worker import TrialWorker
 from gsfl_tune.search.workers.workspaces import shared
@@ -27,6 +29,7 @@ class GsflTrainable(Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Receives the first trial; `config` has its task as JSON."""
+        spread_by(NodeRanks)
         self.memory = GpuMemory()
         self.pulse = Pulse()
         self._take(config)

@@ -9,7 +9,10 @@ from typing import Literal
 # Name of `gsfl_tune.training.gpu_memory.WorkerSpent`, which comes with torch.
 _SPENT = "WorkerSpent"
 # Error of `gsfl_tune.search.workers.rank_pool`: another process of the trial was killed.
-_RANK = re.compile(r"RankLost: (rank \d+, a process of the trial, died \(signal \d+\))")
+_RANK = re.compile(
+    r"RankLost: (rank \d+, a process of the trial, died \((?:signal \d+|its worker was ended)\))"
+)
+_RANK_NODE = re.compile(r"RankLost: (rank \d+, a process of the trial, was lost with its node)")
 _DEAD = (
     "ActorDiedError",
     "actor died",
@@ -65,6 +68,8 @@ def failure(text: str) -> Failure:
     if not flush:
         return Failure("process", "the worker process died")
     reason = flush[-1].strip()
+    if rank := _RANK_NODE.search(reason):
+        return Failure("node", rank[1])
     if rank := _RANK.search(reason):
         return Failure("process", rank[1])
     return Failure("spent" if _SPENT in reason else "error", reason)

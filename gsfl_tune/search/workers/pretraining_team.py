@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.search.workers.rank_pool import RankProcesses, RankTask, team_of
+from gsfl_tune.search.workers.rank_pool import Meeting, RankProcesses, RankTask, team_of
 from gsfl_tune.training.pretrain import Pretraining, starting_backbone
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.workspace import Workspace, resolve_device
@@ -42,7 +42,7 @@ class RanksOfPretraining:
             RankLost: When one cannot be started.
         """
 
-        def task(rank: int, meeting: Path) -> RankTask:
+        def task(rank: int, meeting: Meeting) -> RankTask:
             return RankTask(
                 rank=rank,
                 size=self.size,

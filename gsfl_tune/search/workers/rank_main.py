@@ -14,6 +14,7 @@ import queue
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 
@@ -30,7 +31,7 @@ def main() -> None:
             if "train" in command:
                 _train(command["train"], commands, reports)
     except BaseException as error:
-        from gsfl_tune.search.workers.rank_pool import kind_of
+        from gsfl_tune.search.workers.rank_process import kind_of
 
         message = str(error) or type(error).__name__
         _report(reports, {"broken": {"kind": kind_of(error), "message": message}})
@@ -55,16 +56,17 @@ def _train(task: dict[str, Any], commands: queue.Queue[dict[str, Any]], reports:
     from gsfl_tune.data.folds import Fold
     from gsfl_tune.search.workers.pretraining_team import begin_pretraining
     from gsfl_tune.search.workers.rank_pool import RankTask
+    from gsfl_tune.search.workers.rank_process import ADDRESS
     from gsfl_tune.search.workers.workspaces import open_workspace
     from gsfl_tune.training.fold_workspace import FoldWorkspace
     from gsfl_tune.training.pretrain import Pretraining, PretrainingFailed
-    from gsfl_tune.training.process_group import Ranks
+    from gsfl_tune.training.process_group import Ranks, meet
     from gsfl_tune.training.training import NonFiniteLoss, Training
 
     trained: Training | Pretraining
     job = RankTask.model_validate(task)
     torch.set_num_threads(job.threads)
-    workspace = open_workspace(job.config.data, job.side, job.cache_dir)
+    workspace = open_workspace(job.config.data, job.side, job.cache_dir, job.storage)
     if job.fold is not None:
         workspace = FoldWorkspace(workspace, Fold(*job.fold))
     if job.pretraining:
@@ -74,9 +76,20 @@ def _train(task: dict[str, Any], commands: queue.Queue[dict[str, Any]], reports:
             job.config, workspace, job.directory, seed=job.seed, fit=job.fit, pieces=job.pieces
         )
     _report(reports, {"ready": True})
-    ranks = Ranks(job.rank, job.size, job.meeting, trained.device)
+    meeting, own = job.meeting, os.environ.get(ADDRESS)
+    ranks = Ranks(
+        job.rank,
+        job.size,
+        meeting if isinstance(meeting, Path) else meet(meeting[0], job.size, meeting[1]),
+        trained.device,
+        shards=job.shards,
+        address=own,
+    )
     trained.follow(ranks)
-    while "end" not in commands.get():
+    while "end" not in (command := commands.get()):
+        if "state" in command and isinstance(trained, Training):
+            trained.join_state()
+            continue
         with suppress(NonFiniteLoss, PretrainingFailed):  # rank 0 reports it
             trained.run_epoch()
     ranks.close()

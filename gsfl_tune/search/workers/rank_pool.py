@@ -8,40 +8,38 @@ and is started again from its checkpoint. They live on from trial to trial, as t
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from pydantic import BaseModel, ConfigDict
 
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
-from gsfl_tune.search.workers.machine_faults import environment_problem
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run.storage import RunAddress
+from gsfl_tune.search.workers.rank_process import Rank, RankLost, RankProcess
+from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.pretrain import PretrainingFailed
 from gsfl_tune.training.process_group import Divided, Ranks
 from gsfl_tune.training.training import NonFiniteLoss
 
-# Longest time until the cause of a rank's end is known, after another rank lost contact.
-_CAUSE_SECONDS = 5.0
 # Gloo notices a lost rank; a collective of GPUs, or a group that is forming, hangs.
 _HANG_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
 
-class RankLost(RuntimeError):
-    """Raised when a process of a trial died or failed; its checkpoint can be continued."""
+# Where ranks find each other: a file, or address and port of a store.
+Meeting = Path | tuple[str, int]
 
 
 class RankTask(BaseModel):
@@ -50,14 +48,16 @@ class RankTask(BaseModel):
     Attributes:
         rank: 1..size-1.
         size: Number of ranks.
-        meeting: File through which ranks find each other.
+        meeting: Where ranks find each other: a file, or address and port of a store.
         config: The configuration.
         seed: Seed of the training.
         fit: Which images it is trained on.
         directory: Directory of the trial; only rank 0 writes there.
         side: Side of the decoded squares.
-        cache_dir: Root of the node's caches.
+        cache_dir: Root of the node's caches; None for the node's own default.
+        storage: Storage of the run, where nodes may share their caches.
         threads: CPU threads.
+        shards: Whether trained parameters are divided.
         pieces: Parts that a batch is trained in, see `Training`.
         fold: Number of the fold that is held out, and number of folds; None without folds.
         pretraining: Name of the pretraining of `config` that is trained; empty for a training.
@@ -67,14 +67,16 @@ class RankTask(BaseModel):
 
     rank: int
     size: int
-    meeting: Path
+    meeting: Meeting
     config: Config
     seed: int
     fit: FitOn
     directory: Path
     side: int
-    cache_dir: Path
+    cache_dir: Path | None
+    storage: RunAddress | None = None
     threads: int
+    shards: bool = False
     pieces: int
     fold: tuple[int, int] | None = None
     pretraining: str = ""
@@ -86,12 +88,14 @@ class RankProcesses:
     Args:
         size: Number of ranks, the caller's process included.
         threads: CPU threads of each.
+        shards: Whether they divide the trained parameters too.
     """
 
-    def __init__(self, size: int, threads: int = 1) -> None:
+    def __init__(self, size: int, threads: int = 1, *, shards: bool = False) -> None:
         self.size = size
         self.threads = threads
-        self._processes: list[_RankProcess] = []
+        self.shards = shards
+        self._processes: list[Rank] = []
         # A process that leaves a group touches the group's file once more, and dies without it.
         self._meetings: list[tempfile.TemporaryDirectory[str]] = []
         self._ranks: Ranks | None = None
@@ -105,11 +109,11 @@ class RankProcesses:
         """
         return self.gather(partial(self._task, training), training.device)
 
-    def gather(self, task: Callable[[int, Path], RankTask], device: torch.device) -> Ranks:
+    def gather(self, task: Callable[[int, Meeting], RankTask], device: torch.device) -> Ranks:
         """Starts missing processes, and forms the group, for any task.
 
         Args:
-            task: Makes the task of a rank, from its number and the file of the meeting.
+            task: Makes the task of a rank, from its number and the place of the meeting.
             device: Device of this process.
 
         Raises:
@@ -119,21 +123,20 @@ class RankProcesses:
         if any(not process.alive for process in self._processes):
             self._kill()
         if not self._processes:
-            self._processes = [
-                _RankProcess(rank, self.threads, self._ended) for rank in range(1, self.size)
-            ]
+            self._processes = [self._begin(rank) for rank in range(1, self.size)]
         self._working = True
-        self._meetings.append(tempfile.TemporaryDirectory(prefix="gsfl-ranks-"))
-        meeting = Path(self._meetings[-1].name, "meeting")
+        place, meeting = self._meet()
         for process in self._processes:
-            own = task(process.rank, meeting)
+            own = task(process.rank, place)
             process.tell({"train": own.model_dump(mode="json")})
         self._wait_until_ready()
         self._forget_meetings(self._meetings[:-1])  # ready: every process has left its last group
-        self._ranks = Ranks(0, self.size, meeting, device)
+        self._ranks = Ranks(
+            0, self.size, meeting, device, shards=self.shards, address=self._address
+        )
         return self._ranks
 
-    def _task(self, training: Divided, rank: int, meeting: Path) -> RankTask:
+    def _task(self, training: Divided, rank: int, meeting: Meeting) -> RankTask:
         fold = training.workspace.fold
         return RankTask(
             rank=rank,
@@ -144,11 +147,39 @@ class RankProcesses:
             fit=training.fit,
             directory=training.directory,
             side=training.workspace.dataset.pool.side,
-            cache_dir=training.workspace.cache_dir,
+            cache_dir=self._cache_dir(training),
+            storage=self.storage,
             threads=self.threads,
+            shards=self.shards,
             pieces=training.pieces,
             fold=None if fold is None else (fold.number, fold.count),
         )
+
+    # --- what differs where ranks are on other nodes ------------------------------------------
+
+    # Longest time until the cause of a rank's end is known, after another rank lost contact.
+    _cause_seconds = 5.0
+    # IP address of this node, where the others may be on other nodes.
+    _address: str | None = None
+    # Of the run, for nodes that have caches of their own.
+    cache_dir: Path | None = None
+    storage: RunAddress | None = None
+
+    def _begin(self, rank: int) -> Rank:
+        """Starts the process of a rank."""
+        return RankProcess(rank, self.threads, self._ended)
+
+    def _meet(self) -> tuple[Path | tuple[str, int], Path | dist.Store]:
+        """Returns where ranks find each other, as the others and as this one know it."""
+        self._meetings.append(tempfile.TemporaryDirectory(prefix="gsfl-ranks-"))
+        meeting = Path(self._meetings[-1].name, "meeting")
+        return meeting, meeting
+
+    def _cache_dir(self, training: Divided) -> Path | None:
+        """Returns the root of the caches of the other ranks."""
+        return training.workspace.cache_dir
+
+    # ------------------------------------------------------------------------------------------
 
     def next_epoch(self) -> None:
         """Starts the next epoch in all processes.
@@ -156,12 +187,23 @@ class RankProcesses:
         Raises:
             RankLost: When a process has died since the last epoch.
         """
+        self._tell_all({"epoch": True})
+
+    def next_state(self) -> None:
+        """Starts the joining of divided parameters in all processes.
+
+        Raises:
+            RankLost: When a process has died since the last epoch.
+        """
+        self._tell_all({"state": True})
+
+    def _tell_all(self, command: dict[str, Any]) -> None:
         self._working = True
         for process in self._processes:
             if not process.alive:
                 raise process.cause()
         for process in self._processes:
-            process.tell({"epoch": True})
+            process.tell(command)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -221,7 +263,7 @@ class RankProcesses:
 
     def _cause(self) -> Exception | None:
         """Returns the error that ended another rank; None if all are alive."""
-        deadline = time.monotonic() + _CAUSE_SECONDS
+        deadline = time.monotonic() + self._cause_seconds
         while all(process.alive for process in self._processes):
             if time.monotonic() > deadline:
                 return None
@@ -247,115 +289,36 @@ class RankProcesses:
             process.kill()
 
 
-class _RankProcess:
-    """Holds one rank: its process, and a thread that reads its reports."""
-
-    def __init__(self, rank: int, threads: int, ended: Any) -> None:
-        self.rank = rank
-        self.report: dict[str, Any] | None = None
-        self._on_end = ended
-        self._killed = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gsfl_tune.search.workers.rank_main"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=_environment(rank, threads),
-            text=True,
-            start_new_session=True,  # the driver handles Ctrl-C in a terminal
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input: IO[str] = self._process.stdin
-        self._thread = threading.Thread(
-            target=self._listen, args=(self._process.stdout,), name=f"rank-{rank}", daemon=True
-        )
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """Returns whether it runs and has not failed."""
-        return self._process.poll() is None and "broken" not in (self.report or {})
-
-    def tell(self, message: dict[str, Any]) -> None:
-        """Sends a command; the loss of the process is noticed elsewhere."""
-        if "train" in message:
-            self.report = None
-        with suppress(OSError):
-            self._input.write(json.dumps(message) + "\n")
-            self._input.flush()
-
-    def cause(self) -> Exception:
-        """Returns why the process is gone."""
-        self._thread.join(1.0)
-        broken = (self.report or {}).get("broken")
-        if broken is not None:
-            return _exception(broken["kind"], f"rank {self.rank}: {broken['message']}")
-        code = self._process.poll()
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return RankLost(f"rank {self.rank}, a process of the trial, died ({how})")
-
-    def kill(self) -> None:
-        """Kills the process and waits for its end."""
-        self._killed = True
-        self._process.kill()
-        self._process.wait()
-        with suppress(OSError):
-            self._input.close()
-        self._thread.join()
-
-    def _listen(self, output: IO[str]) -> None:
-        with output:
-            for line in output:
-                self.report = json.loads(line)
-        self._process.wait()
-        if not self._killed:
-            self._on_end()
-
-
-Kind = Literal["memory", "user", "environment", "other"]
-
-
-def kind_of(error: BaseException) -> Kind:
-    """Returns the kind under which a rank reports its failure."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "memory"
-    if isinstance(error, Exception) and environment_problem(error) is not None:
-        return "environment"
-    return "user" if isinstance(error, UserError) else "other"
-
-
-def _exception(kind: Kind, message: str) -> Exception:
-    if kind == "memory":
-        return torch.OutOfMemoryError(message)
-    if kind == "environment":
-        return EnvironmentProblem(message)
-    return UserError(message) if kind == "user" else RankLost(message)
-
-
-def _environment(rank: int, threads: int) -> dict[str, str]:
-    """Returns the environment of a rank: only its own GPU, and the packages of this process."""
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    environment["OMP_NUM_THREADS"] = str(threads)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible is not None else []
-    if visible is None:
-        environment["CUDA_VISIBLE_DEVICES"] = str(rank)
-    elif rank < len(names):
-        environment["CUDA_VISIBLE_DEVICES"] = names[rank]
-    return environment
-
-
+# Makes teams whose ranks may be on other nodes, where there are nodes; see `spread_by`.
+_spread: type[RankProcesses] = RankProcesses
 _team: RankProcesses | None = None
 
 
-def team_of(size: int, threads: int = 1) -> RankProcesses | None:
+def spread_by(kind: type[RankProcesses]) -> None:
+    """Sets the class of the teams that divide parameters, in a process of a cluster.
+
+    Args:
+        kind: Made as `RankProcesses` is.
+    """
+    global _spread
+    _spread = kind
+
+
+def team_for(settings: WorkerSettings) -> RankProcesses | None:
+    """Returns the team of a trial or retrain with these settings; None for a single process."""
+    team = team_of(settings.workers, settings.threads, shards=settings.shard)
+    if team is not None:
+        team.cache_dir, team.storage = settings.cache_dir, settings.storage
+    return team
+
+
+def team_of(size: int, threads: int = 1, *, shards: bool = False) -> RankProcesses | None:
     """Returns the team of this process, kept from trial to trial; None for a single process."""
     global _team
     if size == 1:
         return None
-    if _team is None or (_team.size, _team.threads) != (size, threads):
+    if _team is None or (_team.size, _team.threads, _team.shards) != (size, threads, shards):
         if _team is not None:
             _team.dismiss()
-        _team = RankProcesses(size, threads)
+        _team = (_spread if shards else RankProcesses)(size, threads, shards=shards)
     return _team

@@ -106,10 +106,25 @@ def rows_of(trial: Any) -> dict[int, dict[str, float]]:
         trial: A trial of a study.
     """
     known = trial.user_attrs.get(REPLICATES, {})
+    # With several objectives Optuna accepts no intermediate values.
+    several = trial.user_attrs.get("rungs", {})
+    reported = {*trial.intermediate_values, *map(int, several)}
     # A driver that was killed may have noted a training before its rung.
-    return {
-        k: dict(known[str(k)]) for k in sorted(map(int, known)) if k in trial.intermediate_values
-    }
+    return {k: dict(known[str(k)]) for k in sorted(map(int, known)) if k in reported}
+
+
+def errors_of(trial: Any) -> dict[str, float | None]:
+    """Returns the standard error of every number that is a mean over trainings, by key.
+
+    Args:
+        trial: A trial of a study.
+
+    Returns:
+        The objective first; empty where no training was noted. None with a single training.
+    """
+    rows = list(rows_of(trial).values())
+    keys = means(rows) if rows else {}
+    return {key: standard_error([row[key] for row in rows]) for key in keys}
 
 
 def error_of(trial: Any) -> tuple[float | None, int] | None:

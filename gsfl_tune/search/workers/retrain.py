@@ -20,10 +20,10 @@ from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDA
 from gsfl_tune.run.storage import WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.machine_faults import environment_problem
+from gsfl_tune.search.workers.owned_training import save, take, train_to
 from gsfl_tune.search.workers.pretraining_rungs import learn
-from gsfl_tune.search.workers.rank_pool import team_of
+from gsfl_tune.search.workers.rank_pool import team_for
 from gsfl_tune.search.workers.settings import WorkerSettings
-from gsfl_tune.search.workers.trial_worker import save, take, train_to
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.predictions import save_predictions
@@ -146,7 +146,7 @@ def _train(
     torch.set_num_threads(settings.threads)
     workspace = open_workspace(job.config.data, settings.side, settings.cache_dir, settings.storage)
     learn(job.config, workspace, settings)
-    team = team_of(settings.workers, settings.threads)
+    team = team_for(settings)
     training = Training(
         job.config,
         workspace,

@@ -23,6 +23,7 @@ class WorkerSettings(BaseModel):
         cache_dir: Root of the node's caches.
         threads: CPU threads of a process.
         workers: Number of processes that train one model together.
+        shard: Whether they divide its trained parameters too, and may be on several nodes.
         save_seconds: Seconds between checkpoints.
         channel: Channel of the worker's reports, see `gsfl_tune.search.ray_tune.heartbeat`.
     """
@@ -35,5 +36,6 @@ class WorkerSettings(BaseModel):
     cache_dir: Path | None = None
     threads: int = 1
     workers: int = 1
+    shard: bool = False
     save_seconds: float = SECONDS_BETWEEN_SAVES
     channel: str | None = None

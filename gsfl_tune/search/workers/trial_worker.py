@@ -5,31 +5,30 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.heap import give_back
-from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
+from gsfl_tune.run import Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.epochs import own_seconds, seconds_of_trial
-from gsfl_tune.run.layout import replicate_directory
-from gsfl_tune.run.storage import Signal, WorkerCopy
+from gsfl_tune.run.epochs import own_seconds, records_of, seconds_of_trial
+from gsfl_tune.run.layout import CHECKPOINT_FILE, replicate_directory
+from gsfl_tune.run.storage import WorkerCopy, storage_of, stored_epochs
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.model_size import measure_size
+from gsfl_tune.search.workers.owned_training import save, take, train_to
 from gsfl_tune.search.workers.pretraining_rungs import PretrainingRungs, learn
-from gsfl_tune.search.workers.rank_pool import team_of
+from gsfl_tune.search.workers.rank_pool import team_for
 from gsfl_tune.search.workers.replicates import means
 from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.tensorboard_events import EventWriter
 from gsfl_tune.search.workers.workspaces import open_workspace
-from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.fingerprint import fingerprint
 from gsfl_tune.training.fold_workspace import FoldWorkspace
 from gsfl_tune.training.pretrain import PretrainingStopped
@@ -38,70 +37,6 @@ from gsfl_tune.training.training import NonFiniteLoss, Training
 
 class TrialTimeout(Exception):
     """Raised when the trial took longer than allowed."""
-
-
-Ending = Literal["done", "interrupted"]
-
-
-def take(training: Training) -> Ownership:
-    """Takes a training's directory over from any other process, and continues there.
-
-    A checkpoint that cannot be read is deleted.
-
-    Returns:
-        A claim that tells whether another process has taken it since; ``epochs.jsonl`` checks
-        this by itself.
-    """
-    ownership = Ownership(training.directory)
-    ownership.take()
-    training.log = EpochLog(training.log.path, ownership.check)
-    try:
-        training.restore()
-    except CheckpointError:
-        discard(training.checkpoint_path)
-        training.restore()
-    return ownership
-
-
-def save(training: Training, ownership: Ownership) -> None:
-    """Writes the checkpoint.
-
-    Raises:
-        OwnershipLost: When another process has taken the training over.
-    """
-    begun = time.monotonic()
-    ownership.check()
-    training.save()
-    training.save_seconds += time.monotonic() - begun
-
-
-def train_to(
-    training: Training,
-    epoch: int,
-    ownership: Ownership,
-    *,
-    interrupt: Signal,
-    save_seconds: float,
-    last_save: float,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
-) -> tuple[Ending, float]:
-    """Trains up to an epoch, checking for the interrupt and saving now and then.
-
-    Returns:
-        How it ended, and the time of the last checkpoint (`time.monotonic`).
-
-    Raises:
-        OwnershipLost: When another process has taken the training over.
-    """
-    while training.epoch < epoch:
-        if interrupt.exists():
-            save(training, ownership)
-            return "interrupted", time.monotonic()
-        on_epoch(training.run_epoch())
-        if time.monotonic() - last_save >= save_seconds:
-            save(training, ownership)
-            last_save = time.monotonic()
-    return "done", last_save
 
 
 def too_long(timeout: float) -> str:
@@ -133,6 +68,8 @@ class TrialWorker:
         # Epochs and their seconds by stage, since the last report.
         self._measured: dict[str, tuple[int, float]] = {}
         self._worker_copy: WorkerCopy | None = None
+        # That of the first training, whose TensorBoard data ends with the trial.
+        self._first_copy: WorkerCopy | None = None
         self._last_save = time.monotonic()
         self._pieces = task.pieces
         self._begun = time.monotonic()
@@ -199,8 +136,11 @@ class TrialWorker:
             if self._ended:
                 last = means(self._ended)[self.task.metric]
             events.close(last if ended else None, failed=failed)
-        if self._worker_copy is not None:
-            self._worker_copy.close()
+        # The first one last: the directories of the others lie within its directory.
+        for copy in (self._worker_copy, self._first_copy):
+            if copy is not None:
+                copy.close()
+        self._first_copy = None
         # The next trial of this process may be a small one.
         training = None
         give_back(collect=False)
@@ -311,10 +251,17 @@ class TrialWorker:
     def _leave(self, training: Training) -> None:
         """Ends a training of the trial, whose numbers the study has, in front of the next one."""
         seen = training.validated
+        copy = self._worker_copy
         if self._number:
             # A trial keeps the checkpoint of its first training alone.
             discard(training.checkpoint_path)
-        elif self._events is not None and seen is not None:
+            if copy is not None:
+                copy.discard(CHECKPOINT_FILE)
+                copy.close()
+        else:
+            self._first_copy = copy
+        self._worker_copy = None
+        if self._number == 0 and self._events is not None and seen is not None:
             self._events.confusion(seen.logits.argmax(axis=1), seen.labels, training.groups)
         training.close()
         self._training = None
@@ -339,7 +286,7 @@ class TrialWorker:
             # The trial's time limit waits while the storage does not answer.
             self._begun += time.monotonic() - begun
             directory = self._worker_copy.directory
-        team = team_of(task.workers, task.threads)
+        team = team_for(task)
         training = Training(
             task.config,
             workspace,
@@ -356,19 +303,32 @@ class TrialWorker:
         self._last_save = time.monotonic()
         # Rungs that a checkpoint is already past are answered from the trial's own log.
         records = training.log.read()
-        if self._before is None:
-            # With a storage the log may lie elsewhere; there a trial has one training.
-            several = task.replicates.count > 1
-            self._before = (
-                seconds_of_trial(task.directory)
-                if several
-                else sum(record["seconds"] for record in records)
-            )
+        if self._before is None and task.timeout is not None:
+            self._before = self._seconds_before(records)
         for record in records:
             self._note(record)
         if number == 0:
             self._events = EventWriter(directory, task.shown, task.metric, training.epoch)
         return training
+
+    def _seconds_before(self, records: list[dict[str, Any]]) -> float:
+        """Returns the seconds of the epochs that earlier processes trained.
+
+        Args:
+            records: Epochs of the training that runs.
+        """
+        task, address = self.task, self.task.storage
+        own = sum(float(record["seconds"]) for record in records)
+        others = (n for n in range(task.replicates.count) if n != self._number)
+        if address is None:
+            return seconds_of_trial(task.directory) if task.replicates.count > 1 else own
+        key = fingerprint(task.config)
+        for number in others:
+            # Their logs may lie on another node.
+            name = address.name(replicate_directory(task.directory, number))
+            log = stored_epochs(storage_of(address), name, key) or b""
+            own += sum(float(record["seconds"]) for record in records_of(log.decode()))
+        return own
 
     def _epoch(self, record: dict[str, Any]) -> None:
         self._note(record)

@@ -218,15 +218,26 @@ def class_count(experiment: Experiment) -> int:
     return _UNKNOWN_CLASSES if known is None else max(2, known)
 
 
-def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
-    """Returns the bytes that a trial can use on this machine, and whose memory they are."""
+def memory_of_a_trial(experiment: Experiment, backbone: str = "") -> tuple[int, str]:
+    """Returns the bytes that a trial can use on this machine, and whose memory they are.
+
+    Where its processes divide the parameters, that is the memory of all of their GPUs.
+
+    Args:
+        experiment: The experiment.
+        backbone: Of the trial, for ``search.resources.per_backbone``.
+    """
     import psutil
     import torch
 
     config = experiment.defaults()
     if config.training.device != "cpu" and torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory
-        share = config.search.resources.gpu
+        resources = config.search.resources.of(backbone) or config.search.resources
+        share = resources.gpu
+        if resources.shard:
+            count = resources.gpus_per_trial or (1 if share == "auto" else max(1, int(share)))
+            return int(total * count), f"memory of {count} such GPUs"
         share = 1.0 if share == "auto" or share <= 0 else min(1.0, share)
         whose = "GPU memory" if share == 1.0 else f"{share:g} of the GPU memory"
         return int(total * share), whose

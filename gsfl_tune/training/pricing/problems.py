@@ -78,7 +78,7 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
     if problems:
         return list(dict.fromkeys(problems))
     model = largest_model(experiment)
-    available, whose = memory_of_a_trial(experiment)
+    available, whose = memory_of_a_trial(experiment, model.backbone)
     if model.bytes > available:
         file, line = experiment.locate("model.pooling")
         message = (

@@ -31,6 +31,7 @@ from gsfl_tune.training.optim import (
     set_learning_rate,
 )
 from gsfl_tune.training.process_group import Ranks
+from gsfl_tune.training.sharding import Shards
 from gsfl_tune.training.stages.work import Work
 from gsfl_tune.training.timeline import StageName
 
@@ -53,32 +54,6 @@ class StageConfig(Rates, Protocol):
 
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C", bound=StageConfig)
-
-
-class LossMeter:
-    """Keeps the loss terms of every batch on the device until the epoch ends."""
-
-    def __init__(self) -> None:
-        self._names: list[str] = []
-        self._values: list[Tensor] = []
-        self._sizes: list[int] = []
-
-    def add(self, terms: LossTerms, size: int) -> None:
-        """Adds a batch of `size` images."""
-        named = terms.detached()
-        self._names = list(named)
-        self._values.append(torch.stack(list(named.values())))
-        self._sizes.append(size)
-
-    def means(self, ranks: Ranks | None = None) -> dict[str, float]:
-        """Returns each term's mean per image over all ranks; the epoch's one synchronisation."""
-        values = torch.stack(self._values).cpu().double()
-        sizes = torch.tensor(self._sizes, dtype=torch.float64)
-        sums, count = sizes @ values, sizes.sum()
-        if ranks is not None:
-            ranks.add_up([sums, count])
-        means = (sums / count).tolist()
-        return {f"train/{name}": value for name, value in zip(self._names, means, strict=True)}
 
 
 class Stage(ABC, Generic[M, C]):
@@ -113,6 +88,8 @@ class Stage(ABC, Generic[M, C]):
         decay = context.config.training.ema
         if decay > 0:
             self.averaged = WeightAverage(module, decay)
+        # Where several processes divide the parameters too.
+        self.shards: Shards | None = None
         self._step_of_epoch = Activity("")
         # Of the epoch, for what a method draws.
         self._seed = 0
@@ -193,6 +170,13 @@ class Stage(ABC, Generic[M, C]):
             NotImplementedError: When one process trains this stage alone.
         """
         raise NotImplementedError(f"{type(self).__name__} is not divided")
+
+    def shard(self, ranks: Ranks) -> None:
+        """Divides the trained parameters over all ranks, behind `divide`."""
+        averaged = [] if self.averaged is None else [self.averaged.module]
+        size = self.context.config.data.image_size
+        self.shards = Shards([self.module, *averaged], self.optimizer, ranks, size)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     @abstractmethod
     def rehearse(self) -> None:
@@ -328,11 +312,14 @@ class Stage(ABC, Generic[M, C]):
 
     def _update(self, step: int, total: int) -> None:
         """Takes the optimiser step, then updates loss terms, method and weight average."""
-        config, context = self.config, self.context
+        config, context, shards = self.config, self.context, self.shards
+        if shards is not None:
+            shards.take_gradients()
         if context.ranks is not None:
             self._add_up(context.ranks)
         if config.clip_norm > 0:
-            torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+            clip = torch.nn.utils.clip_grad_norm_ if shards is None else shards.clip
+            clip(self.parameters, config.clip_norm)
         factor = scheduled(config, step, total) if context.sweep is None else context.sweep.factor()
         set_learning_rate(self.optimizer, factor)
         self.optimizer.step()
@@ -344,30 +331,53 @@ class Stage(ABC, Generic[M, C]):
 
     def _add_up(self, ranks: Ranks) -> None:
         """Sums gradients, and values stored by loss terms and the method, over all ranks."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        context = self.context
+        context, shards = self.context, self.shards
+        # Those of divided parameters are summed in the backward pass.
+        whole = (p for p in self.parameters if shards is None or not shards.is_part(p))
+        gradients = [p.grad for p in whole if p.grad is not None]
         ranks.add_up([*gradients, *context.loss.sums(), *context.method.sums()])
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the stage's state for a checkpoint; the same for any number of ranks."""
-        context = self.context
-        state = {
+        """Returns the stage's state for a checkpoint; the same for any number of ranks.
+
+        Where parameters are divided, all ranks must call it at once.
+        """
+        context, shards = self.context, self.shards
+        averaged = None if self.averaged is None else self.averaged.state_dict()
+        state: dict[str, Any] = {
             "module": self.module.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "averaged": averaged,
             "optimizer": self.optimizer.state_dict(),
             "loss": context.loss.state_dict(),
         }
+        if shards is not None:
+            state["module"] = shards.whole(state["module"])
+            state["averaged"] = averaged and shards.whole(averaged)
+            state["optimizer"] = shards.optimizer_state(self.optimizer)
         if method := context.method.state_dict():
             state["method"] = method
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the state from `state_dict`."""
-        context = self.context
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
+        """Restores the state from `state_dict`.
+
+        Args:
+            state: The state.
+            to_train: Whether the optimiser's is needed too.
+        """
+        context, shards = self.context, self.shards
+        networks: list[tuple[nn.Module, str]] = [(self.module, "module")]
         if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
+            networks.append((self.averaged, "averaged"))
+        for network, name in networks:
+            if shards is None:
+                network.load_state_dict(state[name])
+            else:
+                shards.load(network, state[name])
+        if to_train and shards is None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        elif to_train and shards is not None:
+            shards.load_optimizer(self.optimizer, state["optimizer"])
         context.method.load_state_dict(state.get("method", {}))
         if "loss" in state:
             context.loss.load_state_dict(state["loss"])

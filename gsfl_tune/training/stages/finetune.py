@@ -23,13 +23,7 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.methods import Passes
-from gsfl_tune.models import (
-    Detections,
-    HeadOutput,
-    Network,
-    seed_drop_paths,
-    seed_mix_styles,
-)
+from gsfl_tune.models import Detections, HeadOutput, Network, seed_drop_paths, seed_mix_styles
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import (
     NORM_BATCHES,
@@ -41,8 +35,9 @@ from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
 from gsfl_tune.training.part_scores import watching_parts
-from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.stages._base import Stage
 from gsfl_tune.training.stages.finetune_work import finetune_work
+from gsfl_tune.training.stages.meter import LossMeter
 from gsfl_tune.training.stages.method_problems import method_problems
 from gsfl_tune.training.stages.trained_blocks import backbone_groups, unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
@@ -323,13 +318,15 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         if self.config.optimizer == "schedule_free":
             self._renew_norms([batch])
 
-    @torch.inference_mode()
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
         """Returns logits of whole images through the network."""
         network, method = self.evaluated.eval(), self.context.method.eval()
         passes = self._passes(network, self._batches.eval_features(network))
         rows = []
+        # Weights that are joined for a pass belong to the training too.
+        without_gradients = torch.inference_mode if self.shards is None else torch.no_grad
         with (
+            without_gradients(),
             activity(_WORDS[part], len(index), "images") as step,
             watching_parts(self._batches.part_scores, network.parts, part, index),
         ):

@@ -37,6 +37,17 @@ def _request(cpu: float = 1, gpu: Any = "auto") -> ResourcesConfig:
         (ResourcesConfig(gpus_per_trial=1), [FOUR_GPUS], Slots(1, 1, 4)),
         (ResourcesConfig(cpu=2, workers_per_trial=2), [TWO_CORES], Slots(2, 0, 1, 2)),
         (ResourcesConfig(gpu=2, workers_per_trial=2), [FOUR_GPUS], Slots(1, 2, 2, 2)),
+        # Where parameters are divided, each process may be on another node.
+        (
+            ResourcesConfig(cpu=16, gpus_per_trial=8, shard=True),
+            [FOUR_GPUS] * 3,
+            Slots(16, 8, 1, 8, shard=True),
+        ),
+        (
+            ResourcesConfig(cpu=2, workers_per_trial=2, shard=True),
+            [{"CPU": 1.0}] * 5,
+            Slots(2, 0, 2, 2, shard=True),
+        ),
     ],
 )
 def test_how_many_trials_fit(
@@ -58,6 +69,11 @@ def test_how_many_trials_fit(
         (ResourcesConfig(workers_per_trial=2), [FOUR_GPUS], "found 2 with 1 GPU a trial"),
         (_request(3), [TWO_CORES, TWO_CORES], "3 CPU cores and no GPU"),
         (_request(gpu=5), [FOUR_GPUS, FOUR_GPUS], "5 GPUs.*16 CPU cores and 4 GPUs"),
+        (
+            ResourcesConfig(cpu=8, gpus_per_trial=8, shard=True),
+            [FOUR_GPUS, TWO_CORES],
+            "8 times 1 CPU core and 1 GPU; found fewer than 8 places",
+        ),
         (_request(), [], "nothing"),
         (_request(gpu=0.001), [FOUR_GPUS], "0.01 to 1"),
         (

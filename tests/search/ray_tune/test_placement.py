@@ -138,3 +138,11 @@ def test_what_a_trial_reserves_is_in_its_configuration() -> None:
     assert reserved(SLOTS, SMALL) == reserved(SLOTS, "another") == {"cpu": 1, "gpu": 0}
     group = placement_group_of({RESOURCES: {"cpu": 4, "gpu": 1}, "task": "{}"})
     assert group == PlacementGroupFactory([{"CPU": 4.0, "GPU": 1.0}])
+
+
+def test_processes_that_divide_parameters_have_a_place_each() -> None:
+    shared = Slots(cpu=8, gpu=4, count=1, workers=4, shard=True)
+    own = reserved(shared, SMALL)
+    assert own == {"cpu": 8, "gpu": 4, "ranks": 4}
+    group = placement_group_of({RESOURCES: own, "task": "{}"})
+    assert group == PlacementGroupFactory([{"CPU": 2.0, "GPU": 1.0}] * 4, strategy="PACK")

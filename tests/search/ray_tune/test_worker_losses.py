@@ -50,6 +50,12 @@ gsfl_tune.search.workers.rank_pool.RankLost: rank 1, a process of the trial, die
     [
         (RANK, "process", "rank 1, a process of the trial, died (signal 9)"),
         (RANK.replace("signal 9", "exit code 1"), "error", "died (exit code 1)"),
+        (RANK.replace("signal 9", "its worker was ended"), "process", "its worker was ended"),
+        (
+            RANK.replace("died (signal 9)", "was lost with its node"),
+            "node",
+            "rank 1, a process of the trial, was lost with its node",
+        ),
         (PROCESS, "process", "the worker process died"),
         (NODE, "node", "its node was lost"),
         (RAISED, "error", "RuntimeError: the GPU is on fire"),
