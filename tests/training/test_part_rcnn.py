@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from gsfl_tune.data import Annotations
+from gsfl_tune.evidence.parts import parts_report
+from gsfl_tune.evidence.trained import TrainedModel
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network, load_bundle
@@ -126,6 +128,16 @@ def test_a_small_part_is_found_and_prediction_needs_no_annotation(tmp_path):
         side=test.side,
         metrics={},
     )
+    evidence = parts_report(
+        TrainedModel(workspace, config, network, finetuned=True),
+        workspace.dataset,
+        np.arange(len(test)),
+    )
+    (mark,) = evidence["parts"]
+    known = np.isfinite(workspace.dataset.annotations("test").points).all(2).sum()
+    assert (mark["part"], mark["shown"], evidence["shown"]) == ("mark", known, known)
+    assert 0.5 < mark["found"] == evidence["found"]
+    assert mark["overlap"] > 0.4
     # Nothing that knows where the marks are is left.
     for file in table.parent.iterdir():
         file.unlink()
