@@ -18,6 +18,13 @@ from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.run import RunDirectory, run_lock
 from gsfl_tune.search import Job, Watcher
 from tests.search.experiments import experiment, retrained, searched
+from tests.waiting import wait_until
+
+
+def _places() -> list[dict[str, str]]:
+    """Returns the nodes of each placement group that there is now, by bundle."""
+    groups = placement_group_table().values()
+    return [each["bundles_to_node_id"] for each in groups if each["state"] == "CREATED"]
 
 
 class Nodes(Watcher):
@@ -27,9 +34,7 @@ class Nodes(Watcher):
         self.seen: set[tuple[str, ...]] = set()
 
     def tick(self) -> None:
-        for group in placement_group_table().values():
-            if group["state"] == "CREATED":
-                self.seen.add(tuple(sorted(group["bundles_to_node_id"].values())))
+        self.seen |= {tuple(sorted(nodes.values())) for nodes in _places()}
 
 
 def main(path: str, cache: str, *overrides: str) -> None:
@@ -47,12 +52,10 @@ def main(path: str, cache: str, *overrides: str) -> None:
         config = tried.configure(study.trial(0).params)
         job = Job(name="retrain", config=config, seed=1, directory=run.finals / "one", test=True)
         (result,) = retrained([job], run, **options).results
-        left = [
-            each["state"] for each in placement_group_table().values() if each["state"] != "REMOVED"
-        ]
+        wait_until(lambda: not _places(), "every place is given back")
     trials = [(t.state.name, t.value, t.params) for t in study.trials()]
     found = {"alive": alive, "trials": trials, "nodes": list(nodes.seen), "retrain": result}
-    print(json.dumps({**found, "left": left}))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,6 @@ def test_a_trial_on_two_nodes_equals_one_process(pair: Nodes, tmp_path: Path) ->
     assert state == "COMPLETE"
     # Both for the trial and for the retrain.
     assert [sorted(group) for group in found["nodes"]] == [sorted(found["alive"])]
-    assert found["left"] == []
     chosen = experiment(*OVERRIDES).configure(params)
     torch.set_num_threads(1)
     one = trained(chosen, tmp_path / "one", tmp_path / "cache", None)
