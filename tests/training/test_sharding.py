@@ -49,7 +49,7 @@ def _optimizer(name: str, network: nn.Module) -> torch.optim.Optimizer:
 
 
 def _same(ours: Any, theirs: Any) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def _compare(rank: int, ranks: Ranks, name: str) -> None:
