@@ -27,7 +27,7 @@ def _problems(*overrides: str, text: str = TEXT) -> list[str]:
     ("override", "message"),
     [
         (
-            "search.resources={shard: true}",
+            "search.resources.gpus_per_trial=1",
             f"{SHARD}: found true for 1 process a trial, allowed false, or gpus_per_trial "
             "(workers_per_trial where there are no GPUs) of at least 2",
         ),
@@ -59,19 +59,18 @@ def test_a_head_alone_is_not_divided() -> None:
 
 def test_one_backbone_may_be_divided_and_others_not() -> None:
     entry = "{backbone: vit_large*, gpus_per_trial: 4, shard: true}"
-    override = f"search.resources={{gpu: 1, per_backbone: [{entry}]}}"
-    resources = Experiment.parse(TEXT, overrides=[override]).defaults().search.resources
+    own = TEXT.replace("{gpus_per_trial: 4, shard: true}", f"{{gpu: 1, per_backbone: [{entry}]}}")
+    resources = Experiment.parse(own).defaults().search.resources
     large = resources.of("vit_large_patch16_224")
     assert large is not None
     assert large.shard
     assert not resources.shard
-    lonely = override.replace("gpus_per_trial: 4", "gpu: 1")
-    (problem,) = _problems(lonely)
+    (problem,) = _problems(text=own.replace("gpus_per_trial: 4", "gpu: 1"))
     assert "per_backbone[0].shard: found true for 1 process a trial" in problem
     # What the large one refuses, no trial of the space may ask for.
-    (problem,) = _problems(override, "training.finetune.train=lora")
+    (problem,) = _problems("training.finetune.train=lora", text=own)
     assert f"found lora with {SHARD}" in problem
 
 
 def test_two_whole_gpus_are_two_processes() -> None:
-    Experiment.parse(TEXT, overrides=["search.resources={gpu: 2, shard: true}"])
+    Experiment.parse(TEXT.replace("gpus_per_trial: 4", "gpu: 2"))

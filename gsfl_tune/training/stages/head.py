@@ -257,9 +257,9 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             state["generator"] = self._generator.state_dict()
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         """Restores the state from `state_dict`; a generator is not trained again."""
-        super().load_state_dict(state)
+        super().load_state_dict(state, to_train=to_train)
         if weights := state.get("generator"):
             config, dim = self.config.generate, self.module.feature_dim
             means = weights.get("means")

@@ -34,7 +34,8 @@ GOALS = (
     "search.folds=2",
     f"search.metric={ACCURACY}",
     f"search.objectives=[{ACCURACY}, {NLL}, size_mb]",
-    "search.scheduler={grace: 1, reduction: 2, by_objectives: true}",
+    "search.scheduler.reduction=2",
+    "search.scheduler.by_objectives=true",
     "search.sampler.name=random",
     "training.head.epochs=2",
     "search.trials=6",
@@ -121,7 +122,7 @@ def test_a_search_killed_between_folds_goes_on_behind_the_finished_ones(
 ) -> None:
     import ray
 
-    overrides = ("training.head.epochs=40", "search.trials=2", "search.scheduler={name: none}")
+    overrides = ("training.head.epochs=40", "search.trials=2", "search.scheduler.name=none")
     with subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.search.driver", str(run.path), str(cache_dir)),
