@@ -59,16 +59,16 @@ def test_a_head_alone_is_not_divided() -> None:
 
 def test_one_backbone_may_be_divided_and_others_not() -> None:
     entry = "{backbone: vit_large*, gpus_per_trial: 4, shard: true}"
-    text = TEXT.replace("gpus_per_trial: 4, shard: true", f"gpu: 1, per_backbone: [{entry}]")
-    resources = Experiment.parse(text).defaults().search.resources
+    own = TEXT.replace("{gpus_per_trial: 4, shard: true}", f"{{gpu: 1, per_backbone: [{entry}]}}")
+    resources = Experiment.parse(own).defaults().search.resources
     large = resources.of("vit_large_patch16_224")
     assert large is not None
     assert large.shard
     assert not resources.shard
-    (problem,) = _problems(text=text.replace("gpus_per_trial: 4", "gpu: 1"))
+    (problem,) = _problems(text=own.replace("gpus_per_trial: 4", "gpu: 1"))
     assert "per_backbone[0].shard: found true for 1 process a trial" in problem
     # What the large one refuses, no trial of the space may ask for.
-    (problem,) = _problems("training.finetune.train=lora", text=text)
+    (problem,) = _problems("training.finetune.train=lora", text=own)
     assert f"found lora with {SHARD}" in problem
 
 

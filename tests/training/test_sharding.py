@@ -132,6 +132,7 @@ def test_modules_that_a_pass_does_not_call_stay_whole(monkeypatch: pytest.Monkey
         """Reads the weights of its first convolution in place of calling it."""
 
         def forward(self, images: Tensor) -> Tensor:
+            first: Any
             first, *rest = self.model
             maps = F.conv2d(images, first.weight, first.bias, padding=1)
             return nn.Sequential(*rest)(maps).mean((2, 3))

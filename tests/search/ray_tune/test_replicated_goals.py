@@ -34,7 +34,6 @@ GOALS = (
     "search.folds=2",
     f"search.metric={ACCURACY}",
     f"search.objectives=[{ACCURACY}, {NLL}, size_mb]",
-    "search.scheduler.grace=1",
     "search.scheduler.reduction=2",
     "search.scheduler.by_objectives=true",
     "search.sampler.name=random",
