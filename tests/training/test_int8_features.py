@@ -10,7 +10,7 @@ import torch
 from gsfl_tune.data import DecodedImages
 from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import frozen_forward, int8_forward, onnxruntime_forward
+from gsfl_tune.models import int8_forward, onnxruntime_forward
 from gsfl_tune.training import Workspace, fit_precision, precision
 
 from .conftest import tiny_config
@@ -95,19 +95,6 @@ def test_what_was_asked_for_is_in_the_run(own, tmp_path):
     _, chosen = fit_precision.fit_precision(experiment(tmp_path), own, known=None, alone=True)
     assert (chosen.precision, chosen.reason) == ("int8", "as the experiment says")
     assert chosen.lines() == []
-
-
-class Unreadable(torch.nn.Module):
-    """Calls what has no form in ONNX."""
-
-    def forward(self, images):
-        return torch.special.airy_ai(images.mean(dim=(2, 3)))
-
-
-def test_what_cannot_be_written_is_refused_with_the_reason(tmp_path):
-    images = torch.rand(4, 3, 8, 8)
-    with pytest.raises(frozen_forward.EngineRefused, match="airy_ai"):
-        int8_forward.int8_forward(Unreadable(), lambda: images.split(2), tmp_path / "graph.onnx")
 
 
 def test_a_gpu_or_missing_packages_refuse_it(own, tmp_path, monkeypatch):
