@@ -2,9 +2,10 @@
 
 Every row trains the same configuration (the defaults: GSFL-Net on frozen tf_efficientnet_lite0, 30
 epochs of the head stage) with the same seeds through the code that a search runs; only
-`training.cache_precision` and `data.views` differ. The rows take turns, seed by seed. Each
-precision computes its features itself, as it would in a run of its own, so class groups come from
-what is stored. The difference is that of the same seed to float32 with as many views.
+`training.cache_precision` and `data.views` differ; with --int8 also `model.feature_precision`. The
+rows take turns, seed by seed. Each precision computes its features itself, as it would in a run of
+its own, so class groups come from what is stored. The difference is that of the same seed to
+float32 with as many views.
 
 Images: clothing photographs where GSFL_TUNE_REAL_DATA names their folder, else the embedded
 typefaces. Pretrained weights come from the extra `offline`; without it they are random, and the
@@ -33,6 +34,8 @@ from gsfl_tune.experiment.units import decimal_size
 from gsfl_tune.training import Training, Workspace
 
 ROWS: list[tuple[str, int]] = [("fp32", 0), ("fp16", 0), ("fp32", 4), ("fp16", 4)]
+# Only with --int8: a backbone that computes in int8; its features are stored in float32.
+INT8: list[tuple[str, int]] = [("int8", 0), ("int8", 4)]
 
 
 def data_section(*, quick: bool) -> dict[str, Any]:
@@ -54,10 +57,14 @@ def configuration(precision: str, views: int, *, quick: bool) -> Config:
         {
             "name": "precision",
             "data": data_section(quick=quick) | {"views": views},
-            "model": {"weights": "package" if packaged else "none", "groups": {"count": 5}},
+            "model": {
+                "weights": "package" if packaged else "none",
+                "groups": {"count": 5},
+                "feature_precision": "int8" if precision == "int8" else "fp32",
+            },
             "training": {
                 "head": {"epochs": 3 if quick else 30},
-                "cache_precision": precision,
+                "cache_precision": "fp32" if precision == "int8" else precision,
             },
         }
     )
@@ -71,6 +78,8 @@ class Row:
         self.config = configuration(precision, views, quick=quick)
         # A workspace of its own, as a process that runs nothing else would have.
         self.workspace = Workspace.open(self.config.data, cache_dir=cache)
+        if refused := self.workspace.extractor(self.config).refused:
+            print(precision, "refused, computed in fp32:", refused, flush=True)
         tensors = [self.workspace.features(self.config), *self.workspace.view_features(self.config)]
         self.workspace.groups(self.config)
         self.bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -107,11 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smoke run")
     parser.add_argument("--seeds", type=int, default=10, help="trainings of each row")
+    parser.add_argument("--int8", action="store_true", help="rows of int8 too")
     args = parser.parse_args()
+    asked = [*ROWS, *(INT8 if args.int8 else ())]
     seeds = 2 if args.quick else args.seeds
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder) / "cache"
-        rows = [Row(precision, views, cache, quick=args.quick) for precision, views in ROWS]
+        rows = [Row(precision, views, cache, quick=args.quick) for precision, views in asked]
         for seed in range(seeds):
             for number, row in enumerate(rows):
                 row.train(seed, Path(folder) / f"{number}-{seed}")

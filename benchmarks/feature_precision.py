@@ -2,10 +2,10 @@
 
 Every row trains the same configuration (the defaults: GSFL-Net on frozen tf_efficientnet_lite0 at
 224 px, 30 epochs of the head stage or those of --epochs) with the same seeds through the code that
-a search runs; only `model.feature_precision`, and who computes, differ. The rows take turns, seed
-by seed. Each row computes its features and its class groups itself. "test in fp32" is the same head
-on features of the test images in fp32, as PyTorch computes them: what a bundle of the run answers
-there.
+a search runs; only `model.feature_precision`, and who computes, differ. With --int8 there is a row
+of int8 too. The rows take turns, seed by seed. Each row computes its features and its class groups
+itself. "test in fp32" is the same head on features of the test images in fp32, as PyTorch computes
+them: what a bundle of the run answers there.
 
 `auto` may choose bf16 as long as the interval of its difference to fp32 shows no loss.
 
@@ -42,6 +42,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "fp32, PyTorch": ("fp32", "0"),
     "bf16": ("bf16", "1"),
 }
+# Only with --int8: quantised with training images, computed by ONNX Runtime.
+INT8 = {"int8": ("int8", "1")}
 
 
 def data_sections(*, quick: bool) -> dict[str, dict[str, Any]]:
@@ -81,7 +83,7 @@ class Row:
     """One way to compute features, with its features computed."""
 
     def __init__(self, name: str, data: dict[str, Any], cache: Path, epochs: int) -> None:
-        precision, os.environ[SWITCH_VARIABLE] = ROWS[name]
+        precision, os.environ[SWITCH_VARIABLE] = (ROWS | INT8)[name]
         self.config = configuration(data, precision, epochs)
         self.workspace = Workspace.open(self.config.data, cache_dir=cache)
         self.pool = self.workspace.features(self.config)
@@ -119,12 +121,20 @@ def difference(values: Sequence[float], base: Sequence[float]) -> str:
 
 
 def measure(
-    name: str, data: dict[str, Any], seeds: int, folder: Path, cache: Path, epochs: int
+    name: str,
+    data: dict[str, Any],
+    seeds: int,
+    folder: Path,
+    cache: Path,
+    epochs: int,
+    ways: Sequence[str],
 ) -> list[Any]:
     """Rows of the table for one data set."""
     rows = {}
-    for way in ROWS:
+    for way in ways:
         rows[way] = Row(way, data, cache, epochs)
+        if refused := rows[way].workspace.extractor(rows[way].config).refused:
+            print(name, way, "refused, computed in fp32:", refused, flush=True)
     base = next(iter(rows.values()))
     for seed in range(seeds):
         for number, row in enumerate(rows.values()):
@@ -155,7 +165,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30, help="of the head stage")
     parser.add_argument("--cache", type=Path, help="folder of features to use again")
     parser.add_argument("--data", nargs="+", help="of these images alone")
+    parser.add_argument("--int8", action="store_true", help="a row of int8 too")
     args = parser.parse_args()
+    ways = [*ROWS, *(INT8 if args.int8 else ())]
     seeds, epochs = (2, 3) if args.quick else (args.seeds, args.epochs)
     rows: list[Any] = []
     sections = data_sections(quick=args.quick)
@@ -164,7 +176,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory(prefix="precision-") as folder:
             cache = args.cache or Path(folder) / "cache"
-            rows += measure(name, data, seeds, Path(folder), cache, epochs)
+            rows += measure(name, data, seeds, Path(folder), cache, epochs, ways)
     header = [
         *("images", "features", "validation %", "test %", "test to fp32 (95 %)"),
         *("test in fp32, to fp32 (95 %)", "features apart: median / largest"),

@@ -1,5 +1,9 @@
 """Frozen backbones on a CPU: the model as it is, our fast copy, and OpenVINO, in fp32 and bf16.
 
+With --onnxruntime also ONNX Runtime, in fp32 and in int8 (quantised with images of the benchmark,
+which are random: how far its features are off with trained weights and photographs is another
+question, that of `feature_precision.py --int8`).
+
 Decides who runs a frozen part, and what a request of OpenVINO holds
 (`gsfl_tune.models.openvino_forward.REQUEST`).
 
@@ -19,9 +23,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from _report import publish, table
@@ -30,6 +36,8 @@ from torch.nn import functional
 
 from gsfl_tune.models import create_backbone
 from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.int8_forward import int8_forward
+from gsfl_tune.models.onnxruntime_forward import onnxruntime_forward
 from gsfl_tune.models.openvino_forward import EngineRefused, openvino_forward
 
 MODELS = ("tf_efficientnet_lite0", "resnet50", "convnext_tiny", "vit_small_patch16_224")
@@ -42,7 +50,7 @@ def unit(maps: Tensor) -> Tensor:
 
 
 def measure(
-    name: str, count: int, rounds: int, clock: Callable[[], float]
+    name: str, count: int, rounds: int, clock: Callable[[], float], folder: Path | None
 ) -> tuple[list[list[object]], dict[str, float]]:
     """Rows of one backbone, and the ratios of its ways."""
     backbone = create_backbone(name, "none").eval()
@@ -57,6 +65,13 @@ def measure(
         "OpenVINO, fp32": partial(openvino_forward, backbone, shape),
         "OpenVINO, bf16": partial(openvino_forward, backbone, shape, precision="bf16"),
     }
+    if folder is not None:
+        makers |= {
+            "ONNX Runtime, fp32": partial(onnxruntime_forward, backbone, shape),
+            "ONNX Runtime, int8": lambda: int8_forward(
+                backbone, lambda: images.split(8), folder / f"{name}.onnx"
+            )[0],
+        }
     ways: dict[str, nn.Module] = {}
     ready: dict[str, float] = {}
     for way, make in makers.items():
@@ -107,12 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--busy", action="store_true", help="one thread, seconds of the CPU")
+    parser.add_argument("--onnxruntime", action="store_true", help="ONNX Runtime too")
     args = parser.parse_args(arguments)
     threads = 1 if args.busy else len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     count = 16 if args.busy else 64
     clock = time.process_time if args.busy else time.perf_counter
-    measured = [measure(name, count, args.rounds, clock) for name in args.models]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) if args.onnxruntime else None
+        measured = [measure(name, count, args.rounds, clock, folder) for name in args.models]
     rows = [row for each, _ in measured for row in each]
     header = ["backbone", "way", "images/s", "ratio", "ready after, CPU s", "difference"]
     how = "seconds of the CPU on a busy machine" if args.busy else "by the clock"

@@ -99,8 +99,9 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="auto",
         metavar="ENGINE",
-        help="who computes on a CPU: torch, openvino (extra `cpu`), or auto (default): OpenVINO "
-        "where it is installed, gives PyTorch's answers and is worth its start",
+        help="who computes on a CPU: torch, openvino (extra `cpu`), onnxruntime (extra `export`), "
+        "or auto (default): OpenVINO where it is installed, gives PyTorch's answers and is worth "
+        "its start",
     )
     parser.add_argument(
         "--precision",

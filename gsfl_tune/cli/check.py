@@ -51,7 +51,7 @@ class Check(Command):
 
         with showing("reading the experiment, loading PyTorch", short=True):
             from gsfl_tune.experiment import ExperimentError
-            from gsfl_tune.training.fit_precision import refuse_slow_bf16
+            from gsfl_tune.training.fit_precision import refuse_unfit_precision
             from gsfl_tune.training.parts import learns_parts
             from gsfl_tune.training.pricing.problems import cost_problems
 
@@ -59,7 +59,7 @@ class Check(Command):
             problems = cost_problems(experiment)
         if problems:
             raise ExperimentError(problems)
-        refuse_slow_bf16(experiment)
+        refuse_unfit_precision(experiment)
         estimate = estimate_of(args, experiment)
         listed = not args.json or learns_parts(experiment)
         described, images = _data(experiment) if listed else ([], None)

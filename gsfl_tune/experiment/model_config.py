@@ -80,11 +80,12 @@ class ModelConfig(Section):
     attention_heads: int = Field(
         8, ge=1, le=64, description="Heads of attention pooling, which divide the channels."
     )
-    feature_precision: Literal["auto", "fp32", "bf16"] = Field(
+    feature_precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         "auto",
         description="Precision in which frozen layers compute features and activations. bf16 is "
-        "for GPUs, and CPUs that multiply it. `auto`: features in fp32, activations in front of "
-        "trained layers as `training.precision` says.",
+        "for GPUs, and CPUs that multiply it. int8 (extra `export`) is for features on CPUs, "
+        "quantised with training images. `auto`: features in fp32, activations in front of "
+        "trained layers as `training.precision` says; so are they with int8.",
     )
     dropout: float = Field(
         0.28, ge=0.0, lt=1.0, description="Dropout of both layers of an encoder."

@@ -1,4 +1,7 @@
-"""Who answers on a CPU: PyTorch or OpenVINO (extra ``cpu``), and in which precision."""
+"""Who answers on a CPU, and in which precision.
+
+PyTorch, OpenVINO (extra ``cpu``), or ONNX Runtime (extra ``export``).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gsfl_tune.bundles.files import BundleError
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.bundle import load_bundle
 from gsfl_tune.export.extras import require
@@ -20,13 +24,15 @@ from gsfl_tune.export.openvino_file import read_module
 from gsfl_tune.export.predictor import Bundle
 from gsfl_tune.export.runtimes import OnnxRuntime, OpenvinoRuntime, Runtime, TorchRuntime
 from gsfl_tune.models.frozen import has_bf16_units
-from gsfl_tune.models.frozen_forward import Precision
-from gsfl_tune.models.openvino_requests import EngineRefused
+from gsfl_tune.models.frozen_forward import EngineRefused, Precision
+from gsfl_tune.models.onnxruntime_forward import PACKAGES, onnx_bytes
 from gsfl_tune.training.caches.engines import usable
 
-EngineName = Literal["auto", "torch", "openvino"]
+EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# What computes on CPUs alone, also where there is a GPU.
+_OF_CPUS = ("openvino", "onnxruntime")
 
 # Largest difference of a probability from PyTorch's in fp32. That of bf16 depends on the network;
 # the limit tells rounding from wrong numbers.
@@ -65,16 +71,32 @@ class Engine:
             problems.append(
                 "--precision: found bf16 on a CPU without bf16 (AMX or AVX512-BF16), allowed fp32"
             )
+        elif precision == "bf16" and name == "onnxruntime":
+            problems.append(
+                "--precision: found bf16 with --engine onnxruntime, which computes in fp32, "
+                "allowed fp32"
+            )
         if problems:
             raise UserError("\n".join(problems))
         if name == "openvino":
             require("--engine openvino", "openvino")
+        if name == "onnxruntime":
+            require("--engine onnxruntime", *PACKAGES)
         return cls(name, precision)  # type: ignore[arg-type]
+
+    @property
+    def title(self) -> str:
+        """Returns the name of what may compute in PyTorch's place, for people."""
+        return "ONNX Runtime" if self.name == "onnxruntime" else "OpenVINO"
 
     @property
     def device(self) -> str:
         """Returns the device to load a bundle on: what only CPUs have is asked for there."""
-        return "cpu" if self.name == "openvino" or self.precision == "bf16" else "auto"
+        return "cpu" if self._of_cpus else "auto"
+
+    @property
+    def _of_cpus(self) -> bool:
+        return self.name in _OF_CPUS or self.precision == "bf16"
 
     def check(self, bundle: Bundle) -> None:
         """Checks that it can run a bundle.
@@ -87,12 +109,13 @@ class Engine:
         asked = f"--engine {self.name}" if self.name != "auto" else f"--precision {self.precision}"
         format = bundle.export.get("format", "safetensors")
         own = format == "openvino" and self.name in ("auto", "openvino")
+        own = own or (format == "onnx" and self.name == "onnxruntime")
         if format != "safetensors" and not own:
             raise UserError(
                 f"{asked}: found a bundle that was exported as {format}, which has a runtime of "
                 "its own; allowed: a bundle of safetensors, such as RUN/best"
             )
-        if bundle.device.type != "cpu" and (self.name == "openvino" or self.precision == "bf16"):
+        if bundle.device.type != "cpu" and self._of_cpus:
             raise UserError(f"{asked}: found a bundle on {bundle.device}, allowed --device cpu")
 
 
@@ -105,8 +128,8 @@ def engine_runtime(bundle: Bundle, engine: Engine, threads: int) -> Runtime | No
         threads: Threads of all passes together.
 
     Returns:
-        A runtime without PyTorch's weights; None if PyTorch answers. Where OpenVINO was to answer
-        and cannot, the log says why.
+        A runtime without PyTorch's weights; None if the bundle's own answers. Where another engine
+        was to answer and cannot, the log says why.
     """
     plain = bundle.runtime
     if isinstance(plain, OpenvinoRuntime):
@@ -116,9 +139,11 @@ def engine_runtime(bundle: Bundle, engine: Engine, threads: int) -> Runtime | No
     if engine.name == "torch" or (engine.name == "auto" and not usable()):
         return None
     try:
-        return _checked(plain, engine.precision, threads)
+        if engine.name == "onnxruntime":
+            return _by_onnxruntime(plain, threads)
+        return _by_openvino(plain, engine.precision, threads)
     except EngineRefused as error:
-        _log.warning("OpenVINO is not used, PyTorch answers: %s", error)
+        _log.warning("%s is not used, PyTorch answers: %s", engine.title, error)
         return None
 
 
@@ -147,7 +172,7 @@ def named(runtime: Runtime, engine: Engine) -> str:
     return f"PyTorch {engine.precision}"
 
 
-def _checked(plain: TorchRuntime, precision: Precision, threads: int) -> OpenvinoRuntime:
+def _by_openvino(plain: TorchRuntime, precision: Precision, threads: int) -> OpenvinoRuntime:
     """Converts the network.
 
     Raises:
@@ -158,6 +183,25 @@ def _checked(plain: TorchRuntime, precision: Precision, threads: int) -> Openvin
     runtime = OpenvinoRuntime(model, how, inside=True, threads=threads, precision=precision)
     squares = examples(how.side)
     refuse_others(runtime.logits(squares), plain.logits(squares), precision)
+    return runtime
+
+
+def _by_onnxruntime(plain: TorchRuntime, threads: int) -> OnnxRuntime:
+    """Writes the network as a graph in memory.
+
+    Raises:
+        EngineRefused: If ONNX Runtime cannot read it, or answers differ by more than `LIMITS`.
+    """
+    how = plain.preprocessing
+    module = Deployed(plain.network, how, inside=True)
+    try:
+        runtime = OnnxRuntime(
+            onnx_bytes(module, module.example()), how, inside=True, threads=threads
+        )
+    except BundleError as error:
+        raise EngineRefused(str(error)) from error
+    squares = examples(how.side)
+    refuse_others(runtime.logits(squares), plain.logits(squares), "fp32")
     return runtime
 
 

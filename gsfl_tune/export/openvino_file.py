@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.graph import INPUT, Deployed, require_dynamic
+from gsfl_tune.models.frozen_forward import EngineRefused
 from gsfl_tune.models.openvino_model import openvino_model
-from gsfl_tune.models.openvino_requests import EngineRefused
 
 # Section of a model's runtime information.
 METADATA = "gsfl_tune"

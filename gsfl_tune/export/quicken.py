@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -15,10 +15,18 @@ from gsfl_tune.data import cache_directory
 from gsfl_tune.export.engine import Engine, examples, refuse_others
 from gsfl_tune.models import Backbone, Network
 from gsfl_tune.models.frozen import frozen_forward
-from gsfl_tune.models.frozen_forward import FrozenForward
+from gsfl_tune.models.frozen_forward import EngineRefused, FrozenForward, Precision
+from gsfl_tune.models.onnxruntime_forward import OnnxruntimeForward, onnxruntime_forward
 from gsfl_tune.models.openvino_forward import OpenvinoForward, openvino_forward
-from gsfl_tune.models.openvino_requests import EngineRefused
 from gsfl_tune.training.caches.engines import enough_images, fast_backbone, gives_maps
+
+_Other = OpenvinoForward | OnnxruntimeForward
+_OTHERS = (OpenvinoForward, OnnxruntimeForward)
+# What is asked for by name, also for few images.
+_MAKERS: dict[str, Callable[[Backbone, tuple[int, int, int], Precision], _Other]] = {
+    "openvino": lambda backbone, size, p: openvino_forward(backbone, size, precision=p),
+    "onnxruntime": lambda backbone, size, p: onnxruntime_forward(backbone, size),
+}
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +56,8 @@ def quickened(
     """
     engine = engine or Engine()
     few = not enough_images(images)
-    if device.type != "cpu" or (few and engine.name != "openvino" and engine.precision == "fp32"):
+    asked = engine.name in _MAKERS or engine.precision != "fp32"
+    if device.type != "cpu" or (few and not asked):
         yield
         return
     networks = [network for network in networks if gives_maps(network)]
@@ -61,11 +70,11 @@ def quickened(
     def made(backbone: Backbone) -> FrozenForward:
         if engine.name == "torch" or (engine.name == "auto" and few):
             return ours(backbone)
-        if engine.name == "openvino":
+        if engine.name in _MAKERS:
             try:
-                return openvino_forward(backbone, size, precision=engine.precision)
+                return _MAKERS[engine.name](backbone, size, engine.precision)
             except EngineRefused as error:
-                _log.warning("%s: OpenVINO is not used: %s", backbone.name, error)
+                _log.warning("%s: %s is not used: %s", backbone.name, engine.title, error)
                 return ours(backbone)
         return fast_backbone(
             backbone,
@@ -80,7 +89,7 @@ def quickened(
     try:
         for network in networks:
             form = forms[id(network.backbone)]
-            if isinstance(form, OpenvinoForward):
+            if isinstance(form, _OTHERS):
                 form = _agreeing(network, form, image_size, engine) or ours(network.backbone)
             network.backbone = cast(Backbone, form)
         yield
@@ -89,9 +98,7 @@ def quickened(
             network.backbone = backbone
 
 
-def _agreeing(
-    network: Network, form: OpenvinoForward, image_size: int, engine: Engine
-) -> OpenvinoForward | None:
+def _agreeing(network: Network, form: _Other, image_size: int, engine: Engine) -> _Other | None:
     """Compares a network's probabilities with those over another form of its backbone, once.
 
     Returns:
@@ -106,7 +113,7 @@ def _agreeing(
             network.backbone = cast(Backbone, form)
             refuse_others(network.infer(images), expected, engine.precision)
         except EngineRefused as error:
-            _log.warning("%s: OpenVINO is not used: %s", plain.name, error)
+            _log.warning("%s: %s is not used: %s", plain.name, engine.title, error)
             return None
         finally:
             network.backbone = plain

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.models.frozen_forward import TOLERANCE, Precision
+from gsfl_tune.models.frozen_forward import TOLERANCE, EngineRefused, Precision, refuse_far
 from gsfl_tune.models.openvino_model import openvino_model
-from gsfl_tune.models.openvino_requests import EngineRefused, Requests, is_installed
+from gsfl_tune.models.openvino_requests import Requests, is_installed
 
 
 class OpenvinoForward(nn.Module):
@@ -91,14 +91,5 @@ def openvino_forward(
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         expected = plain(example)
         found = forward(example)
-    if found.shape != expected.shape:
-        raise EngineRefused(f"its output is {tuple(found.shape)}, not {tuple(expected.shape)}")
-    size = expected.flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
-    distance = ((found - expected).flatten(1).norm(dim=1) / size).max()
-    # In this form a result that is not finite does not agree.
-    if not distance <= TOLERANCE[precision]:
-        raise EngineRefused(
-            f"its numbers differ from PyTorch's by {float(distance):.1e} of their size, allowed "
-            f"{TOLERANCE[precision]:.0e}"
-        )
+    refuse_far(found, expected, TOLERANCE[precision])
     return forward

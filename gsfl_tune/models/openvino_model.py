@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.models.openvino_requests import EngineRefused, reason
+from gsfl_tune.models.frozen_forward import EngineRefused
+from gsfl_tune.models.openvino_requests import reason
 
 
 def openvino_model(module: nn.Module, example: Tensor) -> Any:

@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from gsfl_tune.models.frozen_forward import Precision
+from gsfl_tune.models.frozen_forward import EngineRefused, Precision
 
 # Images of one request: what a layer of a few images writes stays in the second-level cache.
 # Measured for Lite0, ResNet-50, ConvNeXt-T and ViT-S at 224 px, one stream a core.
 REQUEST: dict[Precision, int] = {"fp32": 4, "bf16": 8}
 
 _HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
-
-
-class EngineRefused(Exception):
-    """Signals that OpenVINO cannot run a module, or gives other numbers; says why."""
 
 
 def is_installed() -> bool:

@@ -16,6 +16,7 @@ from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.models.frozen import has_bf16_units
 from gsfl_tune.training.caches.engines import Rehearsal, rehearsal
 from gsfl_tune.training.caches.features import all_cores
+from gsfl_tune.training.caches.int8 import int8_problem
 from gsfl_tune.training.pricing.passes import feature_passes
 from gsfl_tune.training.workspace import Workspace, resolve_device
 
@@ -37,10 +38,11 @@ class FeaturePrecision:
     """Holds the precision of a run's frozen features, and why it has it.
 
     Attributes:
-        precision: ``fp32``, ``bf16``, or ``searched``.
+        precision: ``fp32``, ``bf16``, ``int8``, or ``searched``.
         reason: Why, in words.
         images_per_second: As measured on the driver, by precision and engine; empty if nothing was.
-        refused: Why OpenVINO is not used, by precision; empty if it runs or was not asked.
+        refused: Why OpenVINO is not used, by precision, or int8 is not; empty if it runs or was not
+            asked.
     """
 
     precision: str
@@ -57,7 +59,10 @@ class FeaturePrecision:
         found = [f"{LEAF}: bf16 ({self.reason})"] if self.images_per_second else []
         if self.precision != "bf16":
             found = []
-        why = dict.fromkeys(self.refused.values())
+        refused = dict(self.refused)
+        if why_not := refused.pop("int8", ""):
+            found.append(f"{LEAF}: int8 is not used, features are in fp32: {why_not}")
+        why = dict.fromkeys(refused.values())
         return found + [f"OpenVINO is not used: {each}" for each in why if each != "not installed"]
 
 
@@ -95,9 +100,26 @@ def fit_precision(
             device=workspace.device,
             measure=lambda: _measure(experiment, workspace),
         )
+    if alone and experiment.values(LEAF) == ["int8"]:
+        chosen = _int8(experiment, workspace) or chosen
     if chosen.precision == "bf16" and set(experiment.values(LEAF)) == {"auto"}:
         experiment = experiment.fixed({LEAF: "bf16"})
     return experiment, chosen
+
+
+def _int8(experiment: Experiment, workspace: Workspace) -> FeaturePrecision | None:
+    """Quantises the default backbone here, not in a worker, whose notices few read.
+
+    Returns:
+        What becomes of features where int8 was refused; None where it was not.
+    """
+    refuse_unfit_precision(experiment)
+    config = experiment.defaults()
+    if config.training.pretrain:  # its weights do not exist yet
+        return None
+    refused = workspace.extractor(config).refused
+    reason = "int8, as the experiment says, was refused"
+    return FeaturePrecision("fp32", reason, {}, {"int8": refused}) if refused else None
 
 
 Measured = tuple[Rehearsal, Rehearsal]
@@ -192,18 +214,26 @@ def _measure(experiment: Experiment, workspace: Workspace) -> Measured:
     return full, half
 
 
-def refuse_slow_bf16(experiment: Experiment) -> None:
-    """Refuses bf16 features on a machine that does not multiply bf16.
+def refuse_unfit_precision(experiment: Experiment) -> None:
+    """Refuses bf16 features on a CPU that does not multiply bf16, and int8 where it cannot run.
 
     Raises:
-        ExperimentError: If the file asks for it, the images run on the CPU, and that has no units.
+        ExperimentError: If the file asks for bf16, the images run on the CPU, and that has no
+            units; or for int8 on a GPU, or without the packages that it needs.
     """
-    if "bf16" not in experiment.values(LEAF) or has_bf16_units():
+    asked = experiment.values(LEAF)
+    if not {"bf16", "int8"} & set(asked):
         return
-    if resolve_device(experiment.defaults().training.device).type != "cpu":
-        return
-    text = (
-        "found bf16, but this CPU does not multiply bf16 numbers (it has neither AMX nor "
-        "AVX512-BF16); allowed: auto, fp32"
-    )
-    raise ExperimentError([Problem(*experiment.locate(LEAF, "bf16"), LEAF, text)])
+    device = resolve_device(experiment.defaults().training.device)
+    problems = {}
+    if "bf16" in asked and device.type == "cpu" and not has_bf16_units():
+        problems["bf16"] = (
+            "found bf16, but this CPU does not multiply bf16 numbers (it has neither AMX nor "
+            "AVX512-BF16); allowed: auto, fp32"
+        )
+    if "int8" in asked and (text := int8_problem(device)):
+        problems["int8"] = text
+    if problems:
+        raise ExperimentError(
+            [Problem(*experiment.locate(LEAF, each), LEAF, problems[each]) for each in problems]
+        )

@@ -57,7 +57,7 @@ def prefix_uses_bf16(
 ) -> bool:
     """Returns whether frozen blocks before trained ones run in bf16: on CPUs where it is faster.
 
-    ``model.feature_precision`` decides where it is not ``auto``, then ``training.precision``.
+    ``model.feature_precision`` decides where it is fp32 or bf16, then ``training.precision``.
 
     Args:
         config: The configuration.
@@ -65,7 +65,8 @@ def prefix_uses_bf16(
         device: Device of the trial.
         cache_dir: Root of the node's caches.
     """
-    if config.model.feature_precision != "auto":
+    # Trained blocks follow: int8 is for features that nothing trained reads.
+    if config.model.feature_precision not in ("auto", "int8"):
         return config.model.feature_precision == "bf16" and device.type == "cpu"
     precision = config.training.precision
     if precision != "auto" or device.type != "cpu":

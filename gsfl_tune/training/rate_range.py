@@ -13,7 +13,7 @@ from gsfl_tune.arguments import call, instance
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.training.fit_groups import fit_groups
-from gsfl_tune.training.fit_precision import refuse_slow_bf16
+from gsfl_tune.training.fit_precision import refuse_unfit_precision
 from gsfl_tune.training.rate_sweep import RateSweep, SweepOver, below_minimum, steepest
 from gsfl_tune.training.standalone import open_workspace
 from gsfl_tune.training.timeline import Timeline
@@ -94,7 +94,7 @@ def find_rates(
         raise UserError(
             f"rates of a range test: found {lowest:g} to {highest:g}, allowed: above 0, and rising"
         )
-    refuse_slow_bf16(experiment)
+    refuse_unfit_precision(experiment)
     workspace = open_workspace(experiment, cache_dir)
     config = fit_groups(experiment, workspace).defaults()
     found = []

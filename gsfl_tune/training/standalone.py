@@ -11,7 +11,7 @@ from gsfl_tune.data import square_side
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.fit_groups import fit_groups
-from gsfl_tune.training.fit_precision import refuse_slow_bf16
+from gsfl_tune.training.fit_precision import refuse_unfit_precision
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
@@ -43,7 +43,7 @@ def train(
     directory = path_of(directory, "train: directory")
     call(on_epoch, "train: on_epoch", "a function that takes the record of an epoch")
     call(notice, "train: notice", "a function that takes a line of text")
-    refuse_slow_bf16(experiment)
+    refuse_unfit_precision(experiment)
     workspace = open_workspace(experiment, cache_dir)
     experiment = fit_groups(experiment, workspace)
     training = Training(experiment.defaults(), workspace, directory)

@@ -35,6 +35,7 @@ from gsfl_tune.training.caches.features import (
     View,
     digest,
 )
+from gsfl_tune.training.caches.int8 import int8_problem
 from gsfl_tune.training.caches.open_files import allow_open_files
 from gsfl_tune.training.caches.teacher import Teacher, seen_by
 from gsfl_tune.training.pretrain import pretrained_backbone, pretraining_settings
@@ -145,6 +146,8 @@ class Workspace:
                 "model.feature_precision: found bf16, but this CPU does not multiply bf16 numbers "
                 "(it has neither AMX nor AVX512-BF16); allowed: auto, fp32"
             )
+        if recipe.arithmetic == "int8" and (problem := int8_problem(self.device)):
+            raise UserError(f"model.feature_precision: {problem}")
         backbone = self.backbone(config)
         if recipe not in self._extractors:
             extractor = FeatureExtractor(recipe, backbone, self.device)

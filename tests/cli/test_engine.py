@@ -29,6 +29,16 @@ def test_predictions_are_the_same_whoever_computes(command, bundle_path, images)
         assert one == pytest.approx(other, abs=1e-4)
 
 
+def test_predictions_by_onnx_runtime_are_the_same(command, bundle_path, images):
+    pytest.importorskip("onnxruntime")
+    words = ["predict", bundle_path, *images, "--json", "--top", 6]
+    expected = answers(command(*words, "--engine", "torch"))
+    for one, other in zip(
+        answers(command(*words, "--engine", "onnxruntime")), expected, strict=True
+    ):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
 def test_evaluations_and_features_are_the_same_whoever_computes(
     command, trained_run, cache_dir, tmp_path, monkeypatch
 ):
@@ -62,7 +72,7 @@ def test_what_is_unknown_is_bad_input(command, bundle_path, images, tmp_path, ve
     answer = command(*words)
     assert answer.code == 2
     assert answer.err.splitlines() == [
-        "--engine: found tensorrt, allowed auto, torch, openvino",
+        "--engine: found tensorrt, allowed auto, torch, openvino, onnxruntime",
         "--precision: found fp8, allowed fp32, bf16",
     ]
 

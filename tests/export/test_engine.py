@@ -15,8 +15,9 @@ from gsfl_tune.export import engine as engine_module
 from gsfl_tune.export import extras, load_bundle
 from gsfl_tune.export.engine import LIMITS, Engine, engine_runtime, examples, load_for
 from gsfl_tune.export.quicken import quickened
-from gsfl_tune.export.runtimes import OpenvinoRuntime
+from gsfl_tune.export.runtimes import OnnxRuntime, OpenvinoRuntime
 from gsfl_tune.models.frozen import FusedForward, has_bf16_units
+from gsfl_tune.models.onnxruntime_forward import OnnxruntimeForward, missing_packages
 from gsfl_tune.models.openvino_forward import OpenvinoForward
 from gsfl_tune.training.caches import engines
 
@@ -40,6 +41,18 @@ def test_openvino_gives_the_answers_of_pytorch(bundle_path, images):
     expected = probabilities(bundle.runtime, squares)
     # Images are told apart, or the comparison would say nothing.
     assert float(expected.std(dim=0).max()) > 0.01
+    for count in (1, 3, len(squares)):
+        found = probabilities(runtime, squares[:count])
+        assert float((found - expected[:count]).abs().max()) < 1e-5
+
+
+def test_onnx_runtime_gives_the_answers_of_pytorch(bundle_path, images):
+    pytest.importorskip("onnxruntime")
+    bundle = load_bundle(bundle_path, "cpu")
+    runtime = engine_runtime(bundle, Engine("onnxruntime"), threads=2)
+    assert isinstance(runtime, OnnxRuntime)
+    squares = squares_of(bundle, images)
+    expected = probabilities(bundle.runtime, squares)
     for count in (1, 3, len(squares)):
         found = probabilities(runtime, squares[:count])
         assert float((found - expected[:count]).abs().max()) < 1e-5
@@ -91,6 +104,27 @@ def test_other_numbers_and_unreadable_models_fall_back_with_the_reason(
     assert said in line
 
 
+def test_what_onnx_runtime_cannot_run_falls_back_with_the_reason(bundle_path, tmp_path, caplog):
+    pytest.importorskip("onnxruntime")
+    bundle = load_bundle(bundle_path, "cpu")
+    bundle.network.pooling = Unreadable(bundle.network.pooling.dim)
+    with caplog.at_level(logging.WARNING):
+        assert engine_runtime(bundle, Engine("onnxruntime"), threads=1) is None
+    (line,) = caplog.messages
+    assert line.startswith("ONNX Runtime is not used, PyTorch answers: ")
+    assert "airy_ai" in line
+
+
+def test_other_answers_of_onnx_runtime_are_not_used(bundle_path, caplog, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    bundle = load_bundle(bundle_path, "cpu")
+    # No engine rounds as PyTorch does.
+    monkeypatch.setitem(LIMITS, "fp32", 0.0)
+    with caplog.at_level(logging.WARNING):
+        assert engine_runtime(bundle, Engine("onnxruntime"), threads=1) is None
+    assert "its probabilities differ from PyTorch's by" in caplog.messages[0]
+
+
 def test_few_images_take_the_engine_that_was_asked_for(bundle_path, images, tmp_path):
     pytest.importorskip("openvino")
     bundle = load_bundle(bundle_path, "cpu")
@@ -98,6 +132,8 @@ def test_few_images_take_the_engine_that_was_asked_for(bundle_path, images, tmp_
     squares, plain = squares_of(bundle, images), network.backbone
     expected = probabilities(bundle.runtime, squares)
     kinds = {"openvino": OpenvinoForward, "torch": type(plain), "auto": type(plain)}
+    if not missing_packages():
+        kinds["onnxruntime"] = OnnxruntimeForward
     for name, kind in kinds.items():
         with quickened(bundle.networks, size, None, CPU, tmp_path, Engine(name)):
             assert isinstance(network.backbone, kind)
@@ -139,7 +175,7 @@ def test_what_is_unknown_is_one_line_each():
     with pytest.raises(UserError) as caught:
         Engine.of("tensorrt", "int4")
     assert str(caught.value).splitlines() == [
-        "--engine: found tensorrt, allowed auto, torch, openvino",
+        "--engine: found tensorrt, allowed auto, torch, openvino, onnxruntime",
         "--precision: found int4, allowed fp32, bf16",
     ]
 
@@ -154,6 +190,15 @@ def test_an_engine_that_is_not_installed_is_told_with_the_command(monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--engine openvino needs openvino: .*gsfl-tune\[cpu\]"):
         Engine.of("openvino", "fp32")
+    words = r"--engine onnxruntime needs onnx and onnxscript and onnxruntime: .*gsfl-tune\[export\]"
+    with pytest.raises(UserError, match=words):
+        Engine.of("onnxruntime", "fp32")
+
+
+def test_onnx_runtime_computes_in_fp32(monkeypatch):
+    monkeypatch.setattr(engine_module, "has_bf16_units", lambda: True)
+    with pytest.raises(UserError, match=r"found bf16 with --engine onnxruntime, .* allowed fp32"):
+        Engine.of("onnxruntime", "bf16")
 
 
 def test_a_file_of_another_runtime_has_its_own(bundle_path):
@@ -164,11 +209,14 @@ def test_a_file_of_another_runtime_has_its_own(bundle_path):
         with pytest.raises(UserError, match=r"exported as onnx, .* allowed: a bundle of safetens"):
             engine.check(exported)
     Engine("openvino", "bf16").check(replace(bundle, export={"format": "openvino"}))
+    Engine("onnxruntime").check(exported)
+    with pytest.raises(UserError, match="exported as torch-export"):
+        Engine("onnxruntime").check(replace(bundle, export={"format": "torch-export"}))
 
 
 def test_a_bundle_is_loaded_on_the_cpu_for_what_only_cpus_have(bundle_path):
     assert load_for(Engine("openvino"), bundle_path).device == CPU
-    assert Engine("auto", "bf16").device == "cpu"
+    assert Engine("auto", "bf16").device == Engine("onnxruntime").device == "cpu"
     assert Engine().device == Engine("torch").device == "auto"
 
 

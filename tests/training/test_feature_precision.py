@@ -75,8 +75,8 @@ def test_a_cpu_without_bf16_refuses_it(workspace, monkeypatch, tmp_path):
         {"model.feature_precision": "bf16"}
     )
     with pytest.raises(ExperimentError, match=r"model.feature_precision: found bf16.*auto, fp32"):
-        fit_precision.refuse_slow_bf16(asked)
-    fit_precision.refuse_slow_bf16(experiment(tmp_path))
+        fit_precision.refuse_unfit_precision(asked)
+    fit_precision.refuse_unfit_precision(experiment(tmp_path))
 
 
 @pytest.mark.usefixtures("units")

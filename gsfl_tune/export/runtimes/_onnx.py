@@ -19,7 +19,7 @@ class OnnxRuntime(Runtime):
     """Runs an ONNX file on the CPU, or on a GPU if ONNX Runtime has one.
 
     Args:
-        path: The file.
+        model: The file, or a graph that was not written to one.
         preprocessing: The preprocessing of a square.
         inside: Whether the file does that itself.
         threads: Threads of one operation; default: those of torch.
@@ -32,7 +32,7 @@ class OnnxRuntime(Runtime):
 
     def __init__(
         self,
-        path: Path,
+        model: Path | bytes,
         preprocessing: Preprocessing,
         *,
         inside: bool,
@@ -40,7 +40,8 @@ class OnnxRuntime(Runtime):
         gpu: bool = False,
     ) -> None:
         super().__init__(preprocessing, inside=inside)
-        require(str(path), "onnxruntime")
+        name = str(model) if isinstance(model, Path) else "a graph"
+        require(name, "onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -50,10 +51,10 @@ class OnnxRuntime(Runtime):
         if gpu and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
         try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
+            self._session: Any = onnxruntime.InferenceSession(model, options, providers=providers)
         except Exception as error:  # ONNX Runtime has a class for every kind of failure
             raise BundleError(
-                f"{path}: ONNX Runtime cannot read it ({first_line(error)})"
+                f"{name}: ONNX Runtime cannot read it ({first_line(error)})"
             ) from error
         self._input = self._session.get_inputs()[0].name
 

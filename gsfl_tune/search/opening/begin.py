@@ -34,7 +34,7 @@ from gsfl_tune.search.study.journal import open_journal, read_studies
 from gsfl_tune.search.study.reconcile import refuse_changes
 from gsfl_tune.search.study.warm_start import earlier_trials
 from gsfl_tune.training import Workspace, resolve_device
-from gsfl_tune.training.fit_precision import refuse_slow_bf16
+from gsfl_tune.training.fit_precision import refuse_unfit_precision
 from gsfl_tune.training.pretrain import without_pretraining
 from gsfl_tune.training.pricing.cost import pretrained, teachers
 from gsfl_tune.training.pricing.problems import cost_problems
@@ -191,7 +191,7 @@ def refuse_what_fails_later(
     if problems := cost_problems(experiment):
         raise ExperimentError(problems)
     if not (address or os.environ.get("RAY_ADDRESS")):
-        refuse_slow_bf16(experiment)
+        refuse_unfit_precision(experiment)
     search = experiment.defaults().search
     create_sampler(
         search.sampler, experiment.space, search.seed, 0, several=bool(search.objectives)

@@ -380,7 +380,8 @@ def _measured(
         device = resolve_device(parsed.training.device)
         low = prefix_uses_bf16(parsed, backbone, device, workspace.cache_dir)
         prefix_rate = rate
-        if low != (parsed.model.feature_precision == "bf16"):
+        asked = parsed.model.feature_precision
+        if asked == "int8" or low != (asked == "bf16"):
             prefix_rate = measure_frozen(parsed, workspace, "bf16" if low else "fp32")[0]
         return {"rate": rate, "prefix_rate": prefix_rate, "making": making}
     except (UserError, OSError) as error:

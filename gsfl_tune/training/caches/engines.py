@@ -24,9 +24,9 @@ from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.models import Backbone, Network
 from gsfl_tune.models.frozen import frozen_forward
-from gsfl_tune.models.frozen_forward import FrozenForward, Precision
+from gsfl_tune.models.frozen_forward import EngineRefused, FrozenForward, Precision
 from gsfl_tune.models.openvino_forward import openvino_forward
-from gsfl_tune.models.openvino_requests import EngineRefused, is_installed
+from gsfl_tune.models.openvino_requests import is_installed
 from gsfl_tune.run import read_json, write_json
 from gsfl_tune.training.caches.keys import digest
 

@@ -35,9 +35,9 @@ from gsfl_tune.models import (
     pooling_package,
     weights_words,
 )
-from gsfl_tune.models.frozen_forward import FrozenForward
-from gsfl_tune.models.frozen_forward import Precision as Arithmetic
+from gsfl_tune.models.frozen_forward import Arithmetic, FrozenForward
 from gsfl_tune.training.caches.engines import fast_forward
+from gsfl_tune.training.caches.int8 import Int8Backbone, int8_backbone
 from gsfl_tune.training.caches.keys import digest
 
 # Part of every cache key; raise it when this file computes other numbers.
@@ -69,7 +69,7 @@ class FeatureRecipe:
     @classmethod
     def of(cls, config: Config) -> FeatureRecipe:
         """Returns the recipe of a configuration; settings that its pooling ignores are left out."""
-        model = config.model
+        model, asked = config.model, config.model.feature_precision
         pooling = pooling_class(model.pooling)
         return cls(
             backbone=model.extractor,
@@ -81,7 +81,7 @@ class FeatureRecipe:
             gem_power=model.gem_power if pooling.takes_power else None,
             attention_heads=model.attention_heads if pooling.takes_heads else None,
             # `auto` is for a search, which replaces it before it begins.
-            arithmetic="bf16" if model.feature_precision == "bf16" else "fp32",
+            arithmetic="fp32" if asked == "auto" else asked,
         )
 
     @property
@@ -146,11 +146,12 @@ class FeatureExtractor:
         self.device = device
         self.projection: Projection | None = None
         self._projection_key: str | None = None
+        self._int8: Int8Backbone | None = None
         self._fast: FrozenForward | None = None
         self._made_for = 0
 
     def prepare(self, images: DecodedImages, index: np.ndarray, cache_dir: Path) -> None:
-        """Fits the projection on training images, or reads it from the cache.
+        """Fits the projection on training images, or reads it from the cache; also int8's ranges.
 
         Args:
             images: Decoded images of the pool.
@@ -158,13 +159,16 @@ class FeatureExtractor:
             cache_dir: Root of the node's caches.
         """
         recipe = self.recipe
+        if recipe.arithmetic == "int8":
+            found = int8_backbone(self.backbone, recipe.image_size, images, index, cache_dir)
+            self._int8 = found
         kept, of_second = self._pooled()
         if kept == self.backbone.channels:
             return
         wanted = (kept - of_second, of_second) if of_second else kept
         key = digest(
             "projection", CODE_VERSION, images.digest, index.tobytes(), self.backbone.digest,
-            recipe.image_size, wanted, *([] if recipe.arithmetic == "fp32" else ["in bf16"]),
+            recipe.image_size, wanted, *self._computed,
         )  # fmt: skip
 
         def build(path: Path) -> None:
@@ -188,6 +192,24 @@ class FeatureExtractor:
             self.projection = Projection(**load_file(path))
         self._projection_key = key
 
+    @property
+    def refused(self) -> str:
+        """Returns why features are in fp32 though int8 was asked for; empty if nothing was."""
+        return self._int8.refused if self._int8 else ""
+
+    @property
+    def _arithmetic(self) -> Arithmetic:
+        """Returns the precision of the computation, without an int8 that was refused."""
+        return "fp32" if self.refused else self.recipe.arithmetic
+
+    @property
+    def _computed(self) -> tuple[str, ...]:
+        """Returns the part of a key that names the computation; none for fp32."""
+        if self._arithmetic == "int8":
+            assert self._int8 is not None, "int8 needs `prepare`"
+            return ("in int8", self._int8.key)
+        return () if self._arithmetic == "fp32" else (f"in {self._arithmetic}",)
+
     def pooling(self) -> Pooling:
         """Returns a new pooling layer that fits the (projected) map."""
         return self.recipe.create_pooling(*self._pooled())
@@ -208,9 +230,12 @@ class FeatureExtractor:
         for later in ("gem_power", "attention_heads"):
             if recipe[later] is None:  # as of versions without it
                 del recipe[later]
-        if recipe["arithmetic"] == "fp32":
+        # What bf16 adds to the recipe is older than `_computed`.
+        if self._arithmetic != "bf16":
             del recipe["arithmetic"]
-        further = [] if precision == "fp32" else [precision]
+        further: list[str] = [] if precision == "fp32" else [precision]
+        if self._arithmetic == "int8":
+            further += self._computed
         return digest(
             "features", CODE_VERSION, images.digest, recipe, self._projection_key, *further,
             *(view.key if view is not None else ()), *pooling_package(frozen.pooling),
@@ -307,7 +332,7 @@ class FeatureExtractor:
                 transform=augment,
                 device=self.device,
             )
-        forward = self._forward(len(index), cache_dir).to(self.device)
+        forward = self.forward_for(len(index), cache_dir).to(self.device)
         try:
             for batch in batches:
                 yield forward(batch.inputs.to(memory_format=torch.channels_last))
@@ -317,15 +342,24 @@ class FeatureExtractor:
             # GPU memory is kept free for the trials.
             forward.cpu()
 
-    def _forward(self, images: int, cache_dir: Path) -> FrozenForward:
-        """Returns what runs the backbone, made again where there is much more to compute."""
-        size = self.recipe.image_size
+    def forward_for(self, images: int, cache_dir: Path) -> FrozenForward:
+        """Returns what runs the backbone, made again where there is much more to compute.
+
+        Args:
+            images: How many images it will see.
+            cache_dir: Root of the node's caches.
+        """
+        size, arithmetic = self.recipe.image_size, self._arithmetic
+        if arithmetic == "int8":
+            assert self._int8 is not None, "int8 needs `prepare`"
+            self._fast = self._fast or self._int8.forward()
+            return self._fast
         if self._fast is None or images > 2 * self._made_for:
             with activity(f"making the fast copy of {self.recipe.backbone}"):
                 self._fast = fast_forward(
                     self.backbone,
                     (3, size, size),
-                    precision=self.recipe.arithmetic,
+                    precision=arithmetic,
                     name=f"{self.backbone.name}, {self.backbone.reads}",
                     images=images,
                     device=self.device,
@@ -344,8 +378,8 @@ class FeatureExtractor:
             parts.append(f"view {view.number}")
         if precision != "fp32":
             parts.append(precision)
-        if recipe.arithmetic != "fp32":
-            parts.append(f"computed in {recipe.arithmetic}")
+        if self._arithmetic != "fp32":
+            parts.append(f"computed in {self._arithmetic}")
         return ", ".join(part for part in parts if part)
 
 

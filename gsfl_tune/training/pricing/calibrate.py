@@ -16,7 +16,7 @@ from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.heap import give_back
-from gsfl_tune.models.frozen_forward import Precision
+from gsfl_tune.models.frozen_forward import FrozenForward, Precision
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured
@@ -89,19 +89,24 @@ def measure_frozen(
     """
     backbone, device = workspace.backbone(config), workspace.device
     size, dataset = config.data.image_size, workspace.dataset
-    low = config.model.feature_precision == "bf16"
+    asked = config.model.feature_precision
+    images = len(dataset.pool) + len(dataset.test)
     started = time.perf_counter()
     with all_cores(device), torch.inference_mode():
         with activity(f"making the fast copy of {config.model.extractor}"):
-            forward = fast_forward(
-                backbone,
-                (3, size, size),
-                precision=precision or ("bf16" if low else "fp32"),
-                name=f"{backbone.name}, {backbone.reads}",
-                images=len(dataset.pool) + len(dataset.test),
-                device=device,
-                cache_dir=workspace.cache_dir,
-            ).to(device)
+            forward: FrozenForward
+            if precision is None and asked == "int8":
+                forward = workspace.extractor(config).forward_for(images, workspace.cache_dir)
+            else:
+                forward = fast_forward(
+                    backbone,
+                    (3, size, size),
+                    precision=precision or ("bf16" if asked == "bf16" else "fp32"),
+                    name=f"{backbone.name}, {backbone.reads}",
+                    images=images,
+                    device=device,
+                    cache_dir=workspace.cache_dir,
+                ).to(device)
         making = time.perf_counter() - started
         pool = workspace.dataset.pool
         index = np.arange(min(len(pool), _FORWARD_IMAGES))
