@@ -238,11 +238,11 @@ def _called(backbone: Backbone, image_size: int) -> set[nn.Module]:
         module.register_forward_pre_hook(lambda module, _: found.add(module))
         for module in backbone.model.modules()
     ]
-    device = next(backbone.model.parameters()).device
+    weight = next(backbone.model.parameters())
     mode = backbone.training
     backbone.eval()
     try:
-        backbone(torch.zeros(1, 3, image_size, image_size, device=device))
+        backbone(weight.new_zeros(1, 3, image_size, image_size))
     finally:
         backbone.train(mode)
         for handle in handles:
