@@ -146,11 +146,11 @@ def _fit(
     parts = workers if resources.shard else 1
     count = sum(capacity(cpu / parts, gpu / parts, node) for node in nodes) // parts
     if count == 0:
-        asked, missing = _amount(cpu / parts, gpu / parts), "no node that holds one"
+        asked, missing = _amount(cpu / parts, gpu / parts), "found no node that holds one"
         if parts > 1:
-            asked, missing = f"{parts} times {asked}", f"fewer than {parts} places"
+            asked, missing = f"{parts} times {asked}", f"found fewer than {parts} places"
         raise UserError(
-            f"search.resources: a trial{which} asks for {asked}; found {missing}, the cluster has "
+            f"search.resources: a trial{which} asks for {asked}; {missing}, the cluster has "
             f"{describe(nodes)}"
             + ("" if resources.wait > 0 else "; for nodes that come later, search.resources.wait")
         )

@@ -174,13 +174,14 @@ class Progress(Watcher):
         elif state == "PRUNED" and not rungs:
             text = "stopped before its first rung"
         elif state in ("PRUNED", "RUNNING"):
-            last, stopped = max(rungs), "pruned" if state == "PRUNED" else "paused"
+            last, stopped = max(rungs), state == "PRUNED"
             if last < 0:
                 epoch, accuracy = list(knn_by_epoch(trial).items())[-1]
-                text = f"{stopped} at pretraining epoch {epoch}, kNN accuracy {accuracy:.4f}"
+                text = "pruned" if stopped else "paused"
+                text += f" at pretraining epoch {epoch}, kNN accuracy {accuracy:.4f}"
             else:
-                text = f"{stopped} at rung {last}, {self._study.metric} {rungs[last]:.4f}"
-                text += error_text(trial)
+                text = f"pruned at rung {last}" if stopped else f"paused at rung {last}"
+                text += f", {self._study.metric} {rungs[last]:.4f}{error_text(trial)}"
         else:
             text = f"failed: {trial.user_attrs.get('reason', 'unknown')}"
         count = self._ended_count()

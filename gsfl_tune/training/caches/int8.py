@@ -54,7 +54,7 @@ class Report:
 
 
 class Int8Backbone:
-    """A frozen backbone in int8 for images of one size, or the reason why there is none.
+    """Holds a frozen backbone in int8 for images of one size, or the reason why there is none.
 
     Args:
         key: What its numbers depend on.

@@ -55,7 +55,7 @@ class _NotThere(Exception):
 
 
 class SharedPretraining:
-    """Is the pretraining of a configuration, with its weights and accuracies in the cache.
+    """Holds the pretraining of a configuration, with its weights and accuracies in the cache.
 
     Args:
         config: The configuration.
