@@ -36,6 +36,7 @@ def test_a_worker_reads_from_json_all_that_its_driver_was_given(
         "cache_dir": tmp_path / "cache",
         "threads": 3,
         "workers": 2,
+        "shard": False,
         "save_seconds": 7.5,
         "channel": "a channel",
     }
