@@ -237,6 +237,22 @@ def scheduled(config: Rates, step: int, total: int) -> float:
     )
 
 
+@torch.no_grad()
+def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
+    """Gives an optimiser's loaded tensors the order in memory of their parameters.
+
+    Fused kernels go through both as they lie in memory, and do not look whether that is the same
+    order. A checkpoint may be of processes whose weights are in another one.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for key, value in state.items():
+                same_shape = isinstance(value, Tensor) and value.shape == parameter.shape
+                if same_shape and value.stride() != parameter.stride():
+                    state[key] = torch.empty_like(parameter).copy_(value)
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets every group to `factor` of its peak."""
     for group in optimizer.param_groups:

@@ -1,6 +1,7 @@
 """Schedules and parameter groups."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.training.optim import (
     WeightAverage,
     create_optimizer,
+    lay_out_state,
     learning_rate_factor,
     parameter_groups,
     set_learning_rate,
@@ -160,3 +162,26 @@ def test_schedule_free_adamw_is_that_of_the_paper():
                 optimizer.zero_grad()
         for found, expected in zip(module.parameters(), x, strict=True):
             torch.testing.assert_close(found.detach(), expected)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_state_of_another_order_in_memory_is_of_the_same_elements(name):
+    """Fused kernels would take the elements as they lie in memory."""
+    torch.manual_seed(0)
+    start, gradients = torch.randn(4, 3, 2, 2), torch.randn(3, 4, 3, 2, 2)
+    found = []
+    for formats in ([torch.contiguous_format] * 2, [torch.contiguous_format, torch.channels_last]):
+        weights, state = start, None
+        for layout, of_step in zip(formats, gradients, strict=False):
+            weight = torch.nn.Parameter(weights.clone(memory_format=layout))
+            options: Any = {"momentum": 0.9} if name == "sgd" else {}
+            kind = torch.optim.SGD if name == "sgd" else torch.optim.AdamW
+            optimizer = kind([weight], lr=0.1, fused=True, **options)
+            if state is not None:
+                optimizer.load_state_dict(state)
+                lay_out_state(optimizer)
+            weight.grad = of_step.clone(memory_format=layout)
+            optimizer.step()
+            weights, state = weight.detach(), optimizer.state_dict()
+        found.append(weights)
+    torch.testing.assert_close(*found)

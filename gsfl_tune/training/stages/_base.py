@@ -27,6 +27,7 @@ from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import (
     Rates,
     WeightAverage,
+    lay_out_state,
     scheduled,
     set_learning_rate,
 )
@@ -378,6 +379,7 @@ class Stage(ABC, Generic[M, C]):
             self.optimizer.load_state_dict(state["optimizer"])
         elif to_train and shards is not None:
             shards.load_optimizer(self.optimizer, state["optimizer"])
+        lay_out_state(self.optimizer)
         context.method.load_state_dict(state.get("method", {}))
         if "loss" in state:
             context.loss.load_state_dict(state["loss"])
