@@ -10,7 +10,8 @@ same command on caches of their own; the time is that of the whole command.
     python benchmarks/dear_trials.py --old ../old            # about an hour on two cores
 
 With `--most 5` the older version is stopped after five times the time of this one, which is what
-the target asks; its row then says that it had not ended.
+the target asks; its row then says that it had not ended. `--only` runs one side and keeps what it
+found in `--keep`; a side that is kept there is not run again.
 """
 
 from __future__ import annotations
@@ -63,16 +64,31 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("runs/dear"))
     parser.add_argument("--most", type=float, help="of the time of this version, for the older one")
+    parser.add_argument("--only", choices=["now", "before"], help="this side, without a page")
     args = parser.parse_args()
     args.keep.mkdir(parents=True, exist_ok=True)
     data = args.keep.resolve() / "data"
     if not data.exists():
         join(data)
-    found = {"now": run("now", ROOT, data, args)}
-    if args.old:
+    found = {}
+    if args.only != "before":
+        found["now"] = kept("now", ROOT, data, args)
+    if args.old and args.only != "now":
         most = None if args.most is None else args.most * found["now"]["seconds"]
-        found["before"] = run("before", args.old.resolve(), data, args, most)
-    publish("dear_trials", "A search with one dear trial", page(found))
+        found["before"] = kept("before", args.old.resolve(), data, args, most)
+    if args.only is None:
+        publish("dear_trials", "A search with one dear trial", page(found))
+
+
+def kept(
+    name: str, root: Path, data: Path, args: argparse.Namespace, most: float | None = None
+) -> dict[str, Any]:
+    """What one side found, from its file where it has run before."""
+    file = args.keep / f"{name}-{args.seed}.json"
+    if not file.exists():
+        file.write_text(json.dumps(run(name, root, data, args, most)))
+    side: dict[str, Any] = json.loads(file.read_text())
+    return side
 
 
 def join(folder: Path) -> None:

@@ -271,6 +271,7 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
         assert len(answer.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_metric_that_cannot_be_had_is_a_problem_of_every_file(tmp_path):
     folder = tmp_path / "site"
     info = folder / "my_broken-2.0.dist-info"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -15,7 +16,10 @@ from optuna.trial import TrialState
 from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
-from gsfl_tune.search.samplers.factory import create_sampler
+from gsfl_tune.search.samplers.configurations import Tried
+from gsfl_tune.search.samplers.cost_aware import Affordable
+from gsfl_tune.search.samplers.dry_run import propose_new
+from gsfl_tune.search.samplers.factory import create_sampler, whole_space
 from gsfl_tune.search.samplers.history import PAUSED, WARM, SeenTrials
 from gsfl_tune.search.samplers.tpe import Tpe
 
@@ -48,6 +52,7 @@ class Setting:
         promote: Whether trials that the scheduler stops pause, and continue where it says so
             (`search.scheduler.promote`).
         defaults: ``own``, those of the space, or ``random``, another configuration for each seed.
+        cost_ratio: As `search.sampler.cost_ratio`; the objective then has a method ``price``.
     """
 
     sampler: str = "mtpe"
@@ -60,6 +65,7 @@ class Setting:
     trials: int = 100
     promote: bool = False
     defaults: str = "own"
+    cost_ratio: float | None = None
 
 
 class Objective(Protocol):
@@ -198,6 +204,12 @@ class SimulatedStudy:
         for params in first[-1:]:
             self._study.enqueue_trial(params)
         self.protected = len(first)
+        self._waiting_first = len(first)
+        self._tried = Tried(self.space)
+        self._affordable: Affordable | None = None
+        if setting.cost_ratio is not None:
+            price = objective.price  # type: ignore[attr-defined]
+            self._affordable = Affordable(self.space, price, setting.cost_ratio, seed)
         self._live: dict[int, optuna.Trial] = {}
         self._memory = SeenTrials()
         self._asked = 0
@@ -242,22 +254,61 @@ class SimulatedStudy:
         if number >= self.setting.trials:
             return None
         self._asked += 1
-        name = self.setting.sampler
-        self._study.sampler = _sampler(
-            name, self.space, self.seed, number, self._memory, self.setting.history
-        )
+        if self._affordable is not None and number >= self._waiting_first:
+            return self._ask_affordable(number)
+        self._study.sampler = self._sampler(number)
         trial = self._study.ask()
         self._live[number] = trial
         return number, self.space.suggest(trial)
 
+    def _ask_affordable(self, number: int) -> tuple[int, dict[str, Any]]:
+        """As the product asks."""
+        found = propose_new(
+            self._study,
+            lambda turned_down: self._sampler(number, turned_down),
+            self.space,
+            number,
+            self._tried,
+            seed=self.seed,
+            affordable=self._affordable,
+        )
+        assert found is not None
+        whole = whole_space(self.space)
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=found.params,
+            distributions={name: whole[name] for name in found.params},
+            system_attrs=found.notes,
+        )
+        key = self._study._storage.create_new_trial(self._study._study_id, trial)
+        self._live[number] = optuna.Trial(self._study, key)
+        return number, dict(found.params)
+
+    def _sampler(self, number: int, turned_down: Sequence[Mapping[str, Any]] = ()) -> BaseSampler:
+        return _sampler(
+            self.setting.sampler,
+            self.space,
+            self.seed,
+            number,
+            self._memory,
+            self.setting.history,
+            turned_down,
+        )
+
 
 def _sampler(
-    name: str, space: Space, seed: int, number: int, memory: SeenTrials, history: int
+    name: str,
+    space: Space,
+    seed: int,
+    number: int,
+    memory: SeenTrials,
+    history: int,
+    turned_down: Sequence[Mapping[str, Any]] = (),
 ) -> BaseSampler:
     product = "tpe" if name.endswith("tpe") else name
     near = 0.5 if name == "ntpe" else 0.0
     config = SamplerConfig(name=product, multivariate=name == "mtpe", near_defaults=near)
-    sampler = create_sampler(config, space, seed, number, memory)
+    sampler = create_sampler(config, space, seed, number, memory, turned_down=turned_down)
     if history and isinstance(sampler, Tpe):
         sampler.history = history
     return sampler

@@ -157,6 +157,7 @@ CONDITIONS = {
     "training.finetune.adapter_scale": "`train: lora` and `train: dora`",
     "search.sampler.startup_trials": "samplers `tpe`, `gp`, `cmaes`",
     "search.sampler.near_defaults": "sampler `tpe` with one objective",
+    "search.sampler.cost_ratio": "sampler `tpe` or `random`",
     "search.scheduler.grace": "scheduler `asha`",
     "search.scheduler.pretrain_grace": "scheduler `asha`, with `training.pretrain`",
     "search.scheduler.reduction": "scheduler `asha`",

@@ -26,6 +26,12 @@ class SamplerConfig(Section):
     near_defaults: Fraction = Field(
         0.5, description="tpe: share of the start-up trials near the defaults."
     )
+    cost_ratio: Positive | None = Field(
+        1.0,
+        description="tpe, random: a configuration that costs r times as much as the defaults is "
+        "tried with probability cost_ratio / r, else with other values of what makes it expensive. "
+        "null: what a trial costs does not matter.",
+    )
 
 
 class SchedulerConfig(Section):

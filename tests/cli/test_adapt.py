@@ -86,6 +86,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(command, here):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_an_interrupt_can_be_resumed(command, here, stopped):
     words = ("adapt", "bundle", "target", "-o", "out", "--epochs", 2, "--beta", 0.2)
     first = stopped(Adapting, *words)

@@ -119,6 +119,7 @@ def test_the_result_is_cached_by_content_and_serves_model_weights(file, tmp_path
     assert used.code == 0, used.err
 
 
+@pytest.mark.slow
 def test_an_interrupt_can_be_resumed(file, tmp_path, command, stopped):
     settings = ("--set", "pretrain.batch_size=20")
     first = stopped(Pretraining, "pretrain", file, "--run-dir", "run", *settings)

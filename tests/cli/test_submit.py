@@ -119,6 +119,7 @@ def test_exit_codes_of_jobs(jobs: Jobs, command) -> None:
         assert said in answer.out + answer.err
 
 
+@pytest.mark.slow
 def test_stopping_waits_until_the_state_is_saved(jobs: Jobs, command) -> None:
     # Takes longer than the 3 s that Ray itself waits for.
     saving = """

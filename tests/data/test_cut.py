@@ -168,6 +168,7 @@ def test_copies_are_left_out_of_images_without_labels(tmp_path, cache):
     assert any("2 of 8 images are left out, as they are copies" in line for line in dataset.notices)
 
 
+@pytest.mark.slow
 @real_data
 @pytest.mark.parametrize(("name", "count"), [("clothing", 0), ("grocery", 2)])
 def test_photographs_are_no_copies_but_for_those_of_one_moment(tmp_path, name, count):

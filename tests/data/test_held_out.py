@@ -376,6 +376,7 @@ def test_how_near_the_published_validation_part_is_to_training(photographs, name
     assert not dataset.duplicates.dropped
 
 
+@pytest.mark.slow
 @real_data
 def test_clusters_are_held_out_where_single_images_would_be_too_near(photographs):
     """Grocery's photographs come in bursts of a shelf; its test part is from elsewhere."""

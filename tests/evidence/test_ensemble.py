@@ -153,6 +153,7 @@ def test_mirroring_is_refused_where_the_run_was_not_trained_on_it(run, tmp_path,
     assert "crops" not in bundle.export["ensemble"]
 
 
+@pytest.mark.slow
 def test_corners_are_seen_too_in_every_form(run, tmp_path, cache_dir):
     pytest.importorskip("onnxruntime")
     bundles = []

@@ -81,7 +81,7 @@ def _ask(program: str, folder: Path) -> tuple[str, float]:
 @pytest.mark.parametrize(
     ("format", "precision", "fit", "preprocess"),
     [
-        ("onnx", "fp16", "squash", False),
+        pytest.param("onnx", "fp16", "squash", False, marks=SLOW),
         pytest.param("onnx", "int8", "pad", True, marks=SLOW),
         pytest.param("openvino", "fp16", "pad", False, marks=SLOW),
         pytest.param("onnx", "int8", "crop", False, marks=SLOW),

@@ -39,6 +39,7 @@ def test_clients_side_by_side_get_what_one_alone_gets(server):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_maps_are_refused_when_the_weights_changed_since_the_start(start, whole, tmp_path):
     path = shutil.copytree(whole, tmp_path / "bundle")
     with start(path) as server:
@@ -51,6 +52,7 @@ def test_maps_are_refused_when_the_weights_changed_since_the_start(start, whole,
     assert "damaged or changed since it was exported" in err
 
 
+@pytest.mark.slow
 def test_an_exported_ir_is_served(start, trained_run, cache_dir, tmp_path):
     options = Options(format="openvino", preprocess=True, threads=1, seconds=0.0)
     path = export_run(trained_run.path, tmp_path / "ir", options=options, cache_dir=cache_dir)

@@ -69,6 +69,7 @@ def _grey(lightness: int) -> bytes:
     return encoded(Image.new("RGB", (60, 60), (lightness,) * 3), "PNG")
 
 
+@pytest.mark.slow
 def test_an_onnx_bundle_answers_as_the_command_line_does(start: Any, exported: Path) -> None:
     bundle = load_bundle(exported)
     files = {f"{number}.jpg": jpeg(90, 50 + number, seed=number) for number in range(7)}

@@ -87,6 +87,7 @@ def test_a_method_without_a_finetune_stage_has_no_classifiers(workspace, tmp_pat
     run(training)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("blocks", [2, "all"])
 def test_half_precision_trains_too(workspace, tmp_path, name, blocks):

@@ -288,6 +288,7 @@ def test_what_is_validated_and_exported_drops_nothing(workspace, tmp_path):
     assert torch.equal(network.infer(images), plain.infer(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [each for each in CHOICES if each != "schedule_free"])
 def test_the_weight_average_resumes_and_is_exported(workspace, tmp_path, choice):
     choice = CHOICES[choice]

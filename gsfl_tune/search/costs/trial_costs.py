@@ -82,6 +82,16 @@ class TrialCosts:
             joined=len(dataset.final_index) - len(dataset.train_index),
         )
 
+    def unmeasured(self) -> TrialCosts:
+        """Returns the costs for the same images as they are before anything is measured."""
+        return TrialCosts(
+            train=self._train,
+            validation=self._validation,
+            classes=self._classes,
+            test=self._test,
+            joined=self._joined,
+        )
+
     @property
     def retrain(self) -> float:
         """Returns the factor for a final retrain, which also uses validation images."""

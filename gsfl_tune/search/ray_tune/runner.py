@@ -21,7 +21,9 @@ from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.layout import CHECKPOINT_FILE
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.control.stop_conditions import Clock, Limits, Stopwatch
+from gsfl_tune.search.costs.relative_price import RelativePrice
 from gsfl_tune.search.costs.time_budget import SearchTime
+from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watchers
 from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper
 from gsfl_tune.search.observers.time_left import of_study
@@ -73,7 +75,12 @@ class StudyOutcome:
 
 
 def open_study(
-    experiment: Experiment, run: RunDirectory, name: StudyName = "search", *, ahead: bool = False
+    experiment: Experiment,
+    run: RunDirectory,
+    name: StudyName = "search",
+    *,
+    ahead: bool = False,
+    costs: TrialCosts | None = None,
 ) -> Study:
     """Opens a study of a run, or creates it.
 
@@ -82,6 +89,7 @@ def open_study(
         run: The run.
         name: ``search`` or ``control``.
         ahead: Whether a separate process computes proposals ahead; then call `Study.close`.
+        costs: Prices trials for ``search.sampler.cost_ratio``; without it all cost the same.
 
     Raises:
         UserError: When the run's study was begun with another experiment.
@@ -98,6 +106,7 @@ def open_study(
         ahead=Ahead(experiment.to_yaml(), run.journal, name, search.sampler.name)
         if ahead and not search.objectives
         else None,
+        price=None if costs is None else RelativePrice(experiment, costs),
     )
 
 
@@ -142,7 +151,7 @@ def run_study(
         context.storage,
         context.costs,
     )
-    study = open_study(experiment, run, name, ahead=True)
+    study = open_study(experiment, run, name, ahead=True, costs=costs)
     search = experiment.defaults().search
     timeout = None if search.trial_timeout is None else seconds(search.trial_timeout)
     largest = largest_timeline(experiment)

@@ -212,6 +212,8 @@ class Anywhere:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """Draws a number."""
+        if step is None and name in self._given:
+            return float(self._given[name])
         if step is not None:
             count = math.floor((high - low) / step + 1e-8) + 1
             drawn = low + step * int(self._rng.integers(count))

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.configurations import Tried
+from gsfl_tune.search.samplers.cost_aware import Affordable
 
 # How often a sampler is asked for a new configuration.
 _ATTEMPTS = 5
@@ -108,11 +109,13 @@ def propose_new(
     seed: int,
     everything: bool = False,
     every_value: bool = True,
+    affordable: Affordable | None = None,
 ) -> Proposal | None:
     """Proposes a configuration that no trial has had: a repeat would give the same bits.
 
     A sampler that proposes a repeat is asked again a few times. Then one of the remaining
-    configurations is drawn at random.
+    configurations is drawn at random. A proposal that costs too much is made cheaper, see
+    `Affordable`; it is taken as it is where all cheaper ones were tried.
 
     Args:
         study: The study; it is not changed.
@@ -123,6 +126,7 @@ def propose_new(
         seed: Seed of the study.
         everything: Draw inactive parameters too, see `Space.suggest`.
         every_value: Whether untried values of choices come first.
+        affordable: Decides about expensive configurations; default: they are taken as they are.
 
     Returns:
         None when every configuration was tried.
@@ -131,11 +135,12 @@ def propose_new(
     if tried.exhausted():
         return None
     first = tried.untried() if every_value else {}
-    turned_down: list[dict[str, Any]] = []
-    while len(turned_down) < _ATTEMPTS:
+    rejected: list[dict[str, Any]] = []
+    dear: list[Proposal] = []
+    while len(rejected) < _ATTEMPTS:
         found = propose(
             study,
-            sampler(turned_down),
+            sampler(rejected),
             space,
             number,
             everything=everything,
@@ -143,8 +148,15 @@ def propose_new(
             seed=seed,
         )
         if tried.is_new(found.params):
-            return found
-        turned_down.append(found.params)
+            if affordable is None or affordable.accepts(number, found.params, len(rejected)):
+                return found
+            dear.append(found)
+            params = affordable.cheaper(number, found.params, len(rejected), keep=first)
+            if tried.is_new(params):
+                return Proposal(params, found.notes)
+        rejected.append(found.params)
+    if affordable is not None and dear:
+        return min(dear, key=lambda each: affordable.price(each.params))
     rng = np.random.default_rng([seed, number, 3])
     return Proposal(tried.draw(rng, everything=everything), {})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.configurations import Tried
+from gsfl_tune.search.samplers.cost_aware import DRAWN_AGAIN, Affordable
 from gsfl_tune.search.samplers.dry_run import Proposal, propose_new
 from gsfl_tune.search.samplers.factory import create_sampler, draws_every_value, draws_everything
 from gsfl_tune.search.samplers.history import SeenTrials
@@ -24,13 +25,21 @@ class Proposals:
         space: The search space.
         seed: Seed of the study.
         several: Whether the study has several objectives.
+        price: Returns the price of a configuration relative to that of the defaults; default:
+            all cost the same.
 
     Attributes:
         tried: Configurations that the study has tried, as of the last proposal.
     """
 
     def __init__(
-        self, config: SamplerConfig, space: Space, seed: int, *, several: bool = False
+        self,
+        config: SamplerConfig,
+        space: Space,
+        seed: int,
+        *,
+        several: bool = False,
+        price: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
         self._config = config
         self._space = space
@@ -39,6 +48,12 @@ class Proposals:
         self._memory = SeenTrials()
         self._grid: BaseSampler | None = None
         self.tried = Tried(space)
+        ratio = config.cost_ratio
+        self._affordable = (
+            Affordable(space, price, ratio, seed)
+            if price is not None and ratio is not None and config.name in DRAWN_AGAIN
+            else None
+        )
 
     def sampler(self, number: int, turned_down: Sequence[Mapping[str, Any]] = ()) -> BaseSampler:
         """Returns the sampler for a trial, see `create_sampler`."""
@@ -57,6 +72,14 @@ class Proposals:
             self._grid = sampler  # enumerated once, not for every trial
         return sampler
 
+    def afforded(self, study: optuna.Study, number: int, params: dict[str, Any]) -> dict[str, Any]:
+        """Returns a proposal that was computed without prices, or a cheaper one in its place."""
+        if self._affordable is None or self._affordable.accepts(number, params, 0):
+            return params
+        self.tried.look(study.get_trials(deepcopy=False))
+        cheaper = self._affordable.cheaper(number, params, 0, keep=self.tried.untried())
+        return cheaper if self.tried.is_new(cheaper) else params
+
     def new(self, study: optuna.Study, number: int) -> Proposal | None:
         """Proposes trial `number`; returns None when every configuration was tried."""
         return propose_new(
@@ -68,6 +91,7 @@ class Proposals:
             seed=self._seed,
             everything=self.everything,
             every_value=draws_every_value(self._config.name),
+            affordable=self._affordable,
         )
 
     @property

@@ -52,6 +52,8 @@ class Study(Pausing, Noting):
         signature: What must not change while the study goes on, by dotted path; see
             `gsfl_tune.search.study.reconcile.study_signature`.
         ahead: Computes proposals in advance; default: none are computed in advance.
+        price: Returns the price of a configuration relative to that of the defaults, for
+            ``search.sampler.cost_ratio``; default: all cost the same.
 
     Raises:
         UserError: When the journal's study was made from something else: one line per
@@ -69,6 +71,7 @@ class Study(Pausing, Noting):
         seed: int = 0,
         signature: Mapping[str, Any] | None = None,
         ahead: Ahead | None = None,
+        price: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name: StudyName = name
@@ -79,7 +82,9 @@ class Study(Pausing, Noting):
         self.direction = metric_of(goals.metric).direction
         self._path = journal
         self._ahead = ahead
-        self._proposals = Proposals(sampler or SamplerConfig(), space, seed, several=goals.several)
+        self._proposals = Proposals(
+            sampler or SamplerConfig(), space, seed, several=goals.several, price=price
+        )
         self._storage, self._journal = open_journal(journal)
         # Refuses a space that cannot be sampled (grid over floats) before anything is written.
         first = self._proposals.sampler(0)
@@ -294,7 +299,7 @@ class Study(Pausing, Noting):
         params = self._ahead.take(number, self._until())
         if params is None:
             return None
-        return self._create(params)
+        return self._create(self._proposals.afforded(self._study, number, params))
 
     def _proposed(self) -> Asked | None:
         found = self._proposals.new(self._study, len(self._tally))

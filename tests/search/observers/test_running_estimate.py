@@ -28,6 +28,7 @@ class Reader(Watcher):
             self.found.append(RunningEstimate(**read_json(self._run.estimate_file)))
 
 
+@pytest.mark.slow
 def test_a_search_writes_what_it_does_and_how_far_it_is(
     ray_of_tests: None, run: RunDirectory, cache_dir: Path
 ) -> None:

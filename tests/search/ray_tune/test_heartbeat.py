@@ -43,6 +43,7 @@ class Listener(Watcher):
                 (directory / "heard").touch()
 
 
+@pytest.mark.slow
 def test_running_trials_say_epoch_and_batch(
     ray_of_tests: None, run: RunDirectory, two_slots: Slots, cache_dir: Path
 ) -> None:

@@ -54,6 +54,7 @@ def _rows(run: RunDirectory) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_large_trials_run_alone_and_small_ones_side_by_side(
     ray_of_tests: None, run: RunDirectory, cache_dir: Path
 ) -> None:

@@ -82,6 +82,7 @@ def test_what_later_trials_show_to_be_good_continues_where_it_was(
     assert dict(zip(table["number"], table["state"], strict=True)) == ended
 
 
+@pytest.mark.slow
 def test_paused_trials_survive_an_interrupt(
     run: RunDirectory, two_slots: Slots, cache_dir: Path, ray_of_tests: None
 ) -> None:

@@ -60,6 +60,7 @@ def _last(run: RunDirectory, number: int, key: str = "validation/nll") -> list[f
     return [float(records[-1][key]) for records in logs]
 
 
+@pytest.mark.slow
 def test_values_are_means_and_weak_trials_get_fewer_folds(
     run: RunDirectory, two_slots: Slots, search: Callable[..., StudyOutcome]
 ) -> None:

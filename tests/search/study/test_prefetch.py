@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Study, open_study
+from gsfl_tune.search import Study, TrialCosts, open_study
+from gsfl_tune.search.costs.relative_price import RelativePrice
 from gsfl_tune.search.study import prefetch as ahead_module
 from tests.search.experiments import experiment
 from tests.waiting import wait_until
@@ -110,6 +111,33 @@ def test_models_of_a_fixed_space_are_asked_ahead_too(
     seen = _search(study, FIRST + 1)
     assert _child(study).poll() is None
     assert all(set(params) == study.space.active(params) for params in seen)
+
+
+def test_what_was_proposed_ahead_is_drawn_again_where_it_costs_too_much(run: RunDirectory) -> None:
+    tried = experiment(
+        "search.sampler.startup_trials=3",
+        "search.sampler.cost_ratio=1",
+        "model.latent_dim={int: [8, 4096], log: true, default: 32}",
+    )
+    costs = TrialCosts(train=6000, validation=1000, classes=90)
+    price = RelativePrice(tried, costs)
+    spent = []
+    for known in (None, costs):
+        study = open_study(
+            tried, RunDirectory(run.path / str(known is None)), ahead=True, costs=known
+        )
+        try:
+            seen = []
+            for _ in range(FIRST + 12):
+                asked = study.ask()
+                assert asked is not None
+                seen.append(price(asked.params))
+                study.complete(asked.number, float(asked.params["model.latent_dim"]), 0)
+            assert _child(study).poll() is None
+        finally:
+            study.close()
+        spent.append(sum(seen[FIRST:]))
+    assert spent[1] < 0.7 * spent[0]
 
 
 def test_a_proposal_is_decided_when_the_trial_before_it_is_handed_out(

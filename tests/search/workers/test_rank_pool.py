@@ -228,6 +228,7 @@ def test_what_breaks_in_another_process_is_said_here(
     training.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_leaves_its_group_late_takes_part_in_the_next_training(
     team: RankProcesses, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
