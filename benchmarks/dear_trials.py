@@ -11,7 +11,8 @@ same command on caches of their own; the time is that of the whole command.
 
 With `--most 5` the older version is stopped after five times the time of this one, which is what
 the target asks; its row then says that it had not ended. `--only` runs one side and keeps what it
-found in `--keep`; a side that is kept there is not run again.
+found in `--keep`; a side that is kept there is not run again. Ctrl-C interrupts the search; started
+again, this script resumes it and adds up the time of both parts.
 """
 
 from __future__ import annotations
@@ -119,18 +120,24 @@ def join(folder: Path) -> None:
 def run(
     name: str, root: Path, data: Path, args: argparse.Namespace, most: float | None = None
 ) -> dict[str, Any]:
-    """The command of a user with one version, on empty caches; `most` seconds of it."""
+    """The command of a user with one version, on empty caches; `most` seconds of it.
+
+    A search that was interrupted is resumed; its seconds are those of all parts.
+    """
+    part = args.keep / f"{name}-{args.seed}.part.json"
+    before = json.loads(part.read_text())["seconds"] if part.exists() else 0.0
     space = args.keep / f"{name}.yaml"
     text = SPACE.replace("PATH", json.dumps(str(data))).replace("SEED", str(args.seed))
     space.write_text(text)
     directory, cache = args.keep / f"{name}-{args.seed}", args.keep / f"{name}-cache"
-    for folder in (directory, cache):
-        shutil.rmtree(folder, ignore_errors=True)
+    if not before:
+        for folder in (directory, cache):
+            shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "gsfl_tune", "search", str(space.resolve())]
-    command += ["--run-dir", str(directory.resolve())]
+    command += ["--run-dir", str(directory.resolve()), *(["--resume"] if before else [])]
     environment = os.environ | {"PYTHONPATH": str(root), "GSFL_TUNE_CACHE": str(cache.resolve())}
     started = time.perf_counter()
-    with (args.keep / f"{name}.log").open("w") as log:
+    with (args.keep / f"{name}.log").open("a" if before else "w") as log:
         search = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
         try:
             code = search.wait(most)
@@ -138,9 +145,15 @@ def run(
             search.send_signal(signal.SIGINT)
             search.wait()
             return {"seconds": most, "results": None}
+        except KeyboardInterrupt:
+            code = search.wait()  # Ctrl-C reaches the search too
+    seconds = before + time.perf_counter() - started
+    if code == 3:
+        part.write_text(json.dumps({"seconds": seconds}))
+        raise SystemExit(f"{name}: interrupted after {seconds:.0f} s; start again to go on")
     if code:
         raise SystemExit(f"{name}: the search ended with {code}, see {args.keep / name}.log")
-    seconds = time.perf_counter() - started
+    part.unlink(missing_ok=True)
     results = json.loads((directory / "results.json").read_text())
     return {"seconds": seconds, "results": results}
 

@@ -57,8 +57,10 @@ def not_compiled(fn: Any = None, recursive: bool = True, *, reason: str | None =
         recursive: Whether what the function calls is hidden too.
         reason: Why, for messages of the compiler.
     """
+    # Older versions of PyTorch take no reason.
+    because = {} if reason is None else {"reason": reason}
     if not isinstance(fn, types.FunctionType):
-        return _real(_COMPILER).disable(fn, recursive, reason=reason)
+        return _real(_COMPILER).disable(fn, recursive, **because)
     hidden: list[Callable[..., Any]] = []
 
     @functools.wraps(fn)
@@ -66,7 +68,7 @@ def not_compiled(fn: Any = None, recursive: bool = True, *, reason: str | None =
         if not loaded():
             return fn(*args, **kwargs)
         if not hidden:
-            hidden.append(_real(_COMPILER).disable(fn, recursive, reason=reason))
+            hidden.append(_real(_COMPILER).disable(fn, recursive, **because))
         return hidden[0](*args, **kwargs)
 
     inner._torchdynamo_disable = True  # type: ignore[attr-defined]

@@ -218,6 +218,7 @@ def test_predict_evaluate_and_export_from_the_command_line(home, finished):
     assert json.loads(evaluated.stdout)["metrics"]["accuracy"] == pytest.approx(first)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_tracked_with_its_answer(home, finished):
     from mlflow.tracking import MlflowClient
 

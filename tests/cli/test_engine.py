@@ -29,6 +29,7 @@ def test_predictions_are_the_same_whoever_computes(command, bundle_path, images)
         assert one == pytest.approx(other, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_predictions_by_onnx_runtime_are_the_same(command, bundle_path, images):
     pytest.importorskip("onnxruntime")
     words = ["predict", bundle_path, *images, "--json", "--top", 6]

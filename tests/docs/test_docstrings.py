@@ -16,21 +16,22 @@ PASSIVE = ("Raised", "Called")
 # Words that a docstring may begin with. An ending alone does not tell a verb from a noun: "Paths of
 # all images" would pass. A new verb is added here.
 VERBS = """
-Accesses Adapts Adds Answers Appends Applies Asks Assigns Averages Begins Blurs Bounds Breaks Brings
-Builds Calibrates Calls Captures Changes Checks Chooses Classifies Closes Clusters Collects Combines
-Compares Complains Completes Computes Connects Continues Converts Convolves Copies Correlates Counts
-Creates Cuts Decides Declares Decodes Defines Deletes Describes Divides Does Downloads Draws Embeds
-Encodes Ends Enforces Enlarges Enqueues Erases Estimates Evaluates Evicts Expands Explains Exports
-Feeds Fills Finds Fits Flattens Formats Frees Freezes Gives Groups Handles Hands Holds Identifies
-Imports Inspects Inverts Joins Judges Keeps Kills Labels Lays Learns Leaves Lets Limits Listens
-Lists Loads Locates Locks Logs Looks Makes Maps Marks Measures Merges Mixes Models Moves Names
-Normalises Notes Observes Opens Orders Pairs Parses Passes Pastes Plans Pools Predicts Prepares
-Presents Prices Prints Probes Projects Proposes Publishes Puts Quantises Raises Reads Receives
-Records Redraws Refuses Registers Releases Remembers Removes Renames Renders Renumbers Replaces
-Reports Requests Reserves Resizes Restores Retrains Returns Reverts Rounds Runs Saves Says Scales
-Scores Searches Selects Sends Serves Sets Shares Shows Shrinks Signals Splits Starts Stays Stops
-Stores Subtracts Summarises Sums Swaps Switches Tabulates Takes Tells Times Trains Treats Tries
-Turns Updates Uploads Uses Waits Walks Watches Weights Works Wraps Writes Yields Zeroes
+Accepts Accesses Adapts Adds Answers Appends Applies Asks Assigns Averages Begins Blurs Bounds
+Breaks Brings Builds Calibrates Calls Captures Changes Checks Chooses Classifies Closes Clusters
+Collects Combines Compares Complains Completes Computes Connects Continues Converts Convolves Copies
+Correlates Counts Creates Cuts Decides Declares Decodes Defines Deletes Describes Divides Does
+Downloads Draws Embeds Encodes Ends Enforces Enlarges Enqueues Erases Estimates Evaluates Evicts
+Expands Explains Exports Feeds Fills Finds Fits Flattens Formats Frees Freezes Gives Groups Handles
+Hands Hides Holds Identifies Imports Inspects Inverts Joins Judges Keeps Kills Labels Lays Learns
+Leaves Lets Limits Listens Lists Loads Locates Locks Logs Looks Makes Maps Marks Measures Merges
+Mixes Models Moves Names Normalises Notes Observes Opens Orders Pairs Parses Passes Pastes Plans
+Pools Predicts Prepares Presents Prices Prints Probes Projects Proposes Publishes Puts Quantises
+Raises Reads Receives Records Redraws Refuses Registers Releases Remembers Removes Renames Renders
+Renumbers Replaces Reports Requests Reserves Resizes Restores Retrains Returns Reverts Rounds Runs
+Saves Says Scales Scores Searches Selects Sends Serves Sets Shares Shows Shrinks Signals Splits
+Starts Stays Stops Stores Subtracts Summarises Sums Swaps Switches Tabulates Takes Tells Times
+Trains Treats Tries Turns Updates Uploads Uses Waits Walks Watches Weights Works Wraps Writes Yields
+Zeroes
 """
 
 

@@ -115,6 +115,7 @@ def test_what_onnx_runtime_cannot_run_falls_back_with_the_reason(bundle_path, tm
     assert "airy_ai" in line
 
 
+@pytest.mark.slow
 def test_other_answers_of_onnx_runtime_are_not_used(bundle_path, caplog, monkeypatch):
     pytest.importorskip("onnxruntime")
     bundle = load_bundle(bundle_path, "cpu")

@@ -89,6 +89,7 @@ def test_an_onnx_bundle_answers_as_the_command_line_does(start: Any, exported: P
             assert each["probabilities"] == pytest.approx(wanted.probabilities, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_is_500_and_health_says_so(start: Any, moody: Path) -> None:
     with start(moody, "--max-batch", 1) as server:
         assert server.predict(_grey(90)).status == 200

@@ -48,7 +48,7 @@ def test_where_nothing_is_behind_the_mean_it_is_average_pooling(workspace, tmp_p
     assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("views", [pytest.param(0, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize(
     ("backbone", "pooling"),
     [

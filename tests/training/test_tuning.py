@@ -240,7 +240,10 @@ def test_nothing_that_could_be_trained_is_refused(workspace, tmp_path):
         training.run_epoch()
 
 
-@pytest.mark.parametrize("views", [0, 2], ids=["images", "activations"])
+@pytest.mark.parametrize(
+    "views",
+    [pytest.param(0, id="images", marks=pytest.mark.slow), pytest.param(2, id="activations")],
+)
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, choice, views):
     check_resumes(config(views, **choice), workspace, tmp_path, stop_after=1)

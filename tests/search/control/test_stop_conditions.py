@@ -183,6 +183,7 @@ def test_a_disk_budget_that_is_used_up_ends_the_search_and_no_trial(
     assert outcome.study.counts()["COMPLETE"] == 7
 
 
+@pytest.mark.slow
 def test_a_resume_may_change_limits_and_not_the_space(
     run: RunDirectory, search: Callable[..., tuple[StudyOutcome, list[str]]]
 ) -> None:

@@ -134,7 +134,9 @@ def test_a_training_says_where_it_is(run: RunDirectory, cache_dir: Path) -> None
     watcher.start()
     try:
         tried = experiment(
+            # Epochs of many steps, so that a thread that looks sometimes sees each of them.
             "training.head.epochs=2",
+            "training.head.batch_size=2",
             "training.finetune.epochs=1",
             "training.finetune.batch_size=4",
             "data.typefaces.train=8",

@@ -79,6 +79,7 @@ def _job(run: RunDirectory, name: str, backbone: str) -> Job:
     return Job(name=name, config=config, directory=run.finals / name, seed=1)
 
 
+@pytest.mark.slow
 def test_a_retrain_waits_for_the_room_that_its_backbone_asks_for(
     ray_of_tests: None, run: RunDirectory, cache_dir: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_finished_search_is_not_run_again_and_may_be_extended(
     assert all(path.stat().st_mtime_ns == time for path, time in files.items())
 
 
+@pytest.mark.slow
 def test_a_trial_that_breaks_fails_with_its_reason_and_the_search_goes_on(
     run: RunDirectory, two_slots: Slots, search: Callable[..., StudyOutcome]
 ) -> None:

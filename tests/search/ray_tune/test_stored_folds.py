@@ -158,6 +158,7 @@ def test_folds_that_the_journal_does_not_know_are_told_from_the_storage(
     assert reconcile(study, 3).again == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_tests")
 def test_a_search_in_a_storage_equals_one_in_a_directory(
     run: RunDirectory, storage: DriverCopy, one_slot: Slots, cache_dir: Path, tmp_path: Path

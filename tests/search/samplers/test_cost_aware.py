@@ -95,7 +95,9 @@ def test_a_small_space_is_tried_as_a_whole_the_expensive_ones_too() -> None:
 
 def test_a_value_of_a_choice_that_no_trial_has_had_comes_first_at_any_price() -> None:
     tried = _experiment(
-        "model.head=plain", "model.pooling={choice: [average, bilinear, gem]}", "search.sampler.cost_ratio=1"
+        "model.head=plain",
+        "model.pooling={choice: [average, bilinear, gem]}",
+        "search.sampler.cost_ratio=1",
     )
     seen = _searched(tried, 3, lambda params: 1000.0 if params["model.pooling"] == "gem" else 1.0)
     assert {params["model.pooling"] for params in seen} == {"average", "bilinear", "gem"}
