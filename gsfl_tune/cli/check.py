@@ -306,7 +306,14 @@ def _dearest(experiment: Experiment) -> str:
         parts.append(f"blocks {training.finetune.blocks}")
     if training.head.epochs and training.head.generate.share:
         parts.append(f"generate.share {training.head.generate.share:g}")
-    return f"the most expensive one costs {factor:.3g} times the default one ({', '.join(parts)})"
+    ratio = experiment.defaults().search.sampler.weighs_cost
+    chance = ""
+    if ratio is not None and factor > 1.5 * ratio:  # a little more is not worth a word
+        chance = f"; it is tried with a probability of {ratio / factor:.1%}"
+    return (
+        f"the most expensive one costs {factor:.3g} times the default one "
+        f"({', '.join(parts)}){chance}"
+    )
 
 
 def _pretraining(experiment: Experiment, trials: int) -> dict[str, str]:

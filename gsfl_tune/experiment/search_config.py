@@ -33,6 +33,14 @@ class SamplerConfig(Section):
         "null: what a trial costs does not matter.",
     )
 
+    @property
+    def weighs_cost(self) -> float | None:
+        """Returns the cost ratio; None where the sampler does not know what a trial costs.
+
+        The others propose points of a sequence or of a model, which no other draw replaces.
+        """
+        return self.cost_ratio if self.name in ("random", "tpe") else None
+
 
 class SchedulerConfig(Section):
     """The scheduler, which stops weak trials."""

@@ -318,6 +318,17 @@ def test_without_a_budget_steps_are_timed_or_nothing_is_said(tmp_path, capsys, m
     assert found["money"] == pytest.approx(2 * 2 * found["seconds"] / 3600, abs=0.01)
 
 
+def test_how_often_an_expensive_trial_is_tried(file, capsys):
+    expensive = ("--set", "model.latent_dim={int: [128, 8192], log: true, default: 256}")
+    assert main(["check", str(file), *expensive]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    factor = float(shown.partition("most expensive one costs ")[2].split()[0])
+    assert f"it is tried with a probability of {1 / factor:.1%}" in shown
+    for other in ("search.sampler.cost_ratio=null", "search.sampler.name=sobol"):
+        assert main(["check", str(file), *expensive, "--set", other]) == 0
+        assert "probability" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("price", ["-1", "much", "nan", "inf"])
 def test_a_price_is_a_number(file, capsys, price):
     with pytest.raises(SystemExit):

@@ -28,6 +28,8 @@ _FORWARD = 1 / 3
 # Start of a process before one was measured, and how many measurements are kept.
 _START_SECONDS = 6.0
 _STARTS = 12
+# Configurations whose work is remembered: a sampler that knows prices asks for many of each trial.
+_REMEMBERED = 1000
 
 
 class TrialCosts:
@@ -143,6 +145,8 @@ class TrialCosts:
         """
         key = (config.model_dump_json(exclude={"search", "name", "storage"}), fit)
         if key not in self._works:
+            if len(self._works) >= _REMEMBERED:
+                self._works.clear()
             both = fit == "train+validation"
             self._works[key] = training_work(
                 config,

@@ -10,8 +10,6 @@ import numpy as np
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.configurations import Anywhere
 
-# Samplers whose proposals for one trial are independent draws, so that another may be requested.
-DRAWN_AGAIN = ("random", "tpe")
 # How often a value is drawn before its default, or the cheapest draw, is taken.
 _DRAWS = 10
 

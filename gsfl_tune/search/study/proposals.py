@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.configurations import Tried
-from gsfl_tune.search.samplers.cost_aware import DRAWN_AGAIN, Affordable
+from gsfl_tune.search.samplers.cost_aware import Affordable
 from gsfl_tune.search.samplers.dry_run import Proposal, propose_new
 from gsfl_tune.search.samplers.factory import create_sampler, draws_every_value, draws_everything
 from gsfl_tune.search.samplers.history import SeenTrials
@@ -48,11 +48,9 @@ class Proposals:
         self._memory = SeenTrials()
         self._grid: BaseSampler | None = None
         self.tried = Tried(space)
-        ratio = config.cost_ratio
+        ratio = config.weighs_cost
         self._affordable = (
-            Affordable(space, price, ratio, seed)
-            if price is not None and ratio is not None and config.name in DRAWN_AGAIN
-            else None
+            None if price is None or ratio is None else Affordable(space, price, ratio, seed)
         )
 
     def sampler(self, number: int, turned_down: Sequence[Mapping[str, Any]] = ()) -> BaseSampler:
