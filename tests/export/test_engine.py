@@ -126,6 +126,7 @@ def test_other_answers_of_onnx_runtime_are_not_used(bundle_path, caplog, monkeyp
     assert "its probabilities differ from PyTorch's by" in caplog.messages[0]
 
 
+@pytest.mark.slow
 def test_few_images_take_the_engine_that_was_asked_for(bundle_path, images, tmp_path):
     pytest.importorskip("openvino")
     bundle = load_bundle(bundle_path, "cpu")

@@ -160,6 +160,7 @@ def test_a_client_that_is_too_slow_is_408_and_holds_nothing(impatient: Server) -
     assert impatient.metrics()["gsfl_tune_requests_total{path=/predict,status=408}"] == 1
 
 
+@pytest.mark.slow
 def test_more_bytes_than_are_held_at_a_time_are_503(start: Any, served_bundle: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (120, 120, 3), dtype=np.uint8)
     body = encoded(Image.fromarray(noise), "PNG")

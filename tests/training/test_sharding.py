@@ -112,7 +112,9 @@ def _run(rank: int, meeting: Any, results: Any) -> None:
         results.put(traceback.format_exc())
 
 
-@pytest.mark.parametrize("over", ["a file", "a store of an address"])
+@pytest.mark.parametrize(
+    "over", [pytest.param("a file", marks=pytest.mark.slow), "a store of an address"]
+)
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, over: str) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()

@@ -42,6 +42,8 @@ PAIRS = (
     "pretrain.discriminative.perturbation=swap",
     "pretrain.discriminative.reconstruct=both",
 )
+# The others are slow: their losses are gathered in the same way.
+QUICK = ("moco", "vicreg", "dino")
 CASES = {
     "moco": ("pretrain.augment.local_crops=1", "pretrain.augment.local_size=16"),
     "vicreg": (),
@@ -88,7 +90,10 @@ def gradients(training: Pretraining) -> dict[str, torch.Tensor]:
     return {name: each.grad for name, each in named if each.grad is not None}
 
 
-@pytest.mark.parametrize("method", list(CASES))
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow) for each in CASES],
+)
 def test_two_processes_compute_what_one_does(
     method: str, tmp_path: Path, cache_dir: Path, team: RankProcesses
 ) -> None:

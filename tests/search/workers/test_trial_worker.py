@@ -66,6 +66,7 @@ def test_goes_from_rung_to_rung_and_writes_its_files(task: Task) -> None:
     assert b"_hparams_/session_start_info" in content
 
 
+@pytest.mark.slow
 def test_latency_is_measured_at_the_end_and_by_whoever_takes_the_trial_up_there(
     task: Task,
 ) -> None:

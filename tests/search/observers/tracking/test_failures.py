@@ -101,6 +101,7 @@ def test_mlflow_is_completed_whatever_call_was_lost(
         assert _mlflow_has(uri, run) == wanted, (at, name)
 
 
+@pytest.mark.slow
 def test_a_search_sends_again_what_was_lost_on_the_way(
     finished: RunDirectory, to_mlflow: Line, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
