@@ -1,6 +1,5 @@
 """Evidence about a trained model beyond its accuracy: errors, calibration, probes, maps."""
 
-from gsfl_tune import lean_imports  # noqa: F401 - before timm and torchvision
 from gsfl_tune.evidence.calibration import calibration, calibration_report
 from gsfl_tune.evidence.confusions import (
     ConfusedPair,

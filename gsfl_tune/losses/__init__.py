@@ -1,6 +1,5 @@
 """The loss: cross-entropy and terms, one file each."""
 
-from gsfl_tune import lean_imports  # noqa: F401 - before timm and torchvision
 from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start, Weighted
 from gsfl_tune.losses.added import added_term, term_problem
 from gsfl_tune.losses.attributes import Attributes

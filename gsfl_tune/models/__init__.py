@@ -1,6 +1,5 @@
 """Models: backbones, projection, pooling and the GSFL autoencoder."""
 
-from gsfl_tune import lean_imports  # noqa: F401 - before timm and torchvision
 from gsfl_tune.models._boundary import CannotCut
 from gsfl_tune.models._facts import BackboneError, BackboneFacts
 from gsfl_tune.models._probe import (

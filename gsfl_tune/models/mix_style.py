@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.lean_imports import not_compiled
 from gsfl_tune.models._boundary import CannotCut, boundary_of
 from gsfl_tune.models._entry import EntryModule
 from gsfl_tune.models._facts import BackboneError
@@ -57,7 +56,7 @@ class MixStyle(EntryModule):
             factor = (share * spread + (1 - share) * spread[order]) / spread
         return ((values - mean) * factor + other_mean).to(maps.dtype)
 
-    @not_compiled
+    @torch.compiler.disable
     def _draw(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Draws partners and shares (count,); None if a batch stays as it is."""
         chance = self.random.random()

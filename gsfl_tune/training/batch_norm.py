@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gsfl_tune.lean_imports import not_compiled
-
 # Batches from which statistics are found: enough for means and variances.
 NORM_BATCHES = 20
 
@@ -78,7 +76,7 @@ def _synchronised(base: Any) -> Any:
 class _Synchronised(_Base):
     """Overrides `forward` of a batch norm class."""
 
-    @not_compiled
+    @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
         """Normalises by mean and variance over all processes' batches."""
         if not self.training:

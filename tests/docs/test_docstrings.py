@@ -22,7 +22,7 @@ Collects Combines Compares Complains Completes Computes Connects Continues Conve
 Correlates Counts Creates Cuts Decides Declares Decodes Defines Deletes Describes Divides Does
 Downloads Draws Embeds Encodes Ends Enforces Enlarges Enqueues Erases Estimates Evaluates Evicts
 Expands Explains Exports Feeds Fills Finds Fits Flattens Formats Frees Freezes Gives Groups Handles
-Hands Hides Holds Identifies Imports Inspects Inverts Joins Judges Keeps Kills Labels Lays Learns
+Hands Holds Identifies Imports Inspects Inverts Joins Judges Keeps Kills Labels Lays Learns
 Leaves Lets Limits Listens Lists Loads Locates Locks Logs Looks Makes Maps Marks Measures Merges
 Mixes Models Moves Names Normalises Notes Observes Opens Orders Pairs Parses Passes Pastes Plans
 Pools Predicts Prepares Presents Prices Prints Probes Projects Proposes Publishes Puts Quantises
