@@ -181,20 +181,23 @@ class Task:
         self.asked.append((dict(params), float(curve[-1])))
         return Outcome(curve, float(curve[-1]), 1 / EPOCHS)
 
-    def regret(self, trace: Trace) -> list[float]:
+    def regret(self, trace: Trace, spent: Sequence[float] = SPENT) -> list[float]:
         best, median = self.best
-        found = trace.incumbent(np.array(SPENT))
+        found = trace.incumbent(np.array(spent))
         return [float(each) for each in 100 * (best - np.where(np.isnan(found), median, found))
                 / (best - median)]  # fmt: skip
 
 
-def search(task: Task, sampler: str, seed: int, *, promote: bool = False) -> Trace:
+def search(
+    task: Task, sampler: str, seed: int, *, promote: bool = False, cost_ratio: float | None = None
+) -> Trace:
     setting = Setting(
         sampler,
         Halving(),  # type: ignore[arg-type]
         workers=WORKERS,
         trials=TRIALS,
         promote=promote,
+        cost_ratio=cost_ratio,
     )
     return simulate(task, setting, seed)
 

@@ -204,7 +204,6 @@ class SimulatedStudy:
         for params in first[-1:]:
             self._study.enqueue_trial(params)
         self.protected = len(first)
-        self._waiting_first = len(first)
         self._tried = Tried(self.space)
         self._affordable: Affordable | None = None
         if setting.cost_ratio is not None:
@@ -254,7 +253,7 @@ class SimulatedStudy:
         if number >= self.setting.trials:
             return None
         self._asked += 1
-        if self._affordable is not None and number >= self._waiting_first:
+        if self._affordable is not None and number >= self.protected:
             return self._ask_affordable(number)
         self._study.sampler = self._sampler(number)
         trial = self._study.ask()

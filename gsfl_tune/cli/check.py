@@ -309,7 +309,7 @@ def _dearest(experiment: Experiment) -> str:
     ratio = experiment.defaults().search.sampler.weighs_cost
     chance = ""
     if ratio is not None and factor > 1.5 * ratio:  # a little more is not worth a word
-        chance = f"; it is tried with a probability of {ratio / factor:.1%}"
+        chance = f"; when it is proposed, it is tried with a probability of {ratio / factor:.1%}"
     return (
         f"the most expensive one costs {factor:.3g} times the default one "
         f"({', '.join(parts)}){chance}"

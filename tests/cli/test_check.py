@@ -323,7 +323,7 @@ def test_how_often_an_expensive_trial_is_tried(file, capsys):
     assert main(["check", str(file), *expensive]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     factor = float(shown.partition("most expensive one costs ")[2].split()[0])
-    assert f"it is tried with a probability of {1 / factor:.1%}" in shown
+    assert f"when it is proposed, it is tried with a probability of {1 / factor:.1%}" in shown
     for other in ("search.sampler.cost_ratio=null", "search.sampler.name=sobol"):
         assert main(["check", str(file), *expensive, "--set", other]) == 0
         assert "probability" not in capsys.readouterr().out

@@ -20,9 +20,10 @@ class Affordable:
     Weighing what a trial may find by what it costs is expected improvement per second (Snoek,
     Larochelle and Adams, "Practical Bayesian Optimization of Machine Learning Algorithms", NIPS
     2012, section 3.2). Here the sampler has no model of the improvement that could be divided, so
-    its proposal is the numerator and a draw the denominator: trials of any price take the same
-    time in expectation, and the mean price is at most twice the ratio. A rejected proposal keeps
-    its values, except for those that make it expensive.
+    its proposal is the numerator and a draw the denominator. Above the ratio, proposals take the
+    same time in expectation, whatever they cost. A rejected proposal keeps its values, except for
+    those that make it expensive. So the mean price is at most twice the ratio, where cheaper values
+    exist.
 
     Decisions depend on the study's seed, the trial's number and the attempt. They do not depend on
     measured times, so a resumed search decides in the same way.
@@ -45,10 +46,31 @@ class Affordable:
         self._price = price
         self._ratio = ratio
         self._seed = seed
+        self._defaults = {each.name: each.distribution.default for each in space.parameters}
 
-    def price(self, params: Mapping[str, Any]) -> float:
-        """Returns the price of a configuration relative to that of the defaults."""
-        return self._price(params)
+    def afford(
+        self,
+        number: int,
+        params: dict[str, Any],
+        attempt: int,
+        *,
+        keep: Container[str],
+        is_new: Callable[[Mapping[str, Any]], bool],
+    ) -> dict[str, Any]:
+        """Returns a proposal, or a cheaper one in its place.
+
+        Args:
+            number: Number of the trial.
+            params: The proposed values by parameter name.
+            attempt: Number of earlier proposals for this trial.
+            keep: Parameters whose values stay.
+            is_new: Tells whether no trial has had a configuration. Where the cheaper one was tried,
+                the proposal stays.
+        """
+        if self.accepts(number, params, attempt):
+            return params
+        cheaper = self.cheaper(number, params, attempt, keep=keep)
+        return cheaper if is_new(cheaper) else params
 
     def accepts(self, number: int, params: Mapping[str, Any], attempt: int) -> bool:
         """Decides about a proposal.
@@ -83,9 +105,10 @@ class Affordable:
         rng = np.random.default_rng([self._seed, number, attempt, 5])
         given, left = dict(params), [name for name in params if name not in keep]
         while left and (price := self._price(given)) > self._ratio:
-            defaults = self._defaults()
             saving = {
-                name: self._price({**given, name: defaults[name]}) for name in left if name in given
+                name: self._price({**given, name: self._defaults[name]})
+                for name in left
+                if name in given
             }
             if not saving or min(saving.values()) >= price:
                 break
@@ -99,7 +122,7 @@ class Affordable:
     ) -> dict[str, Any]:
         """Draws one parameter, and those that become active by its value."""
         others = {key: value for key, value in given.items() if key != name}
-        default = {**others, name: self._defaults()[name]}
+        default = {**others, name: self._defaults[name]}
         found = self._space.suggest(Anywhere(rng, default))
         for _ in range(_DRAWS):
             drawn = self._space.suggest(Anywhere(rng, others))
@@ -109,6 +132,3 @@ class Affordable:
             if price < self._price(found):
                 found = drawn
         return found
-
-    def _defaults(self) -> dict[str, Any]:
-        return {each.name: each.distribution.default for each in self._space.parameters}

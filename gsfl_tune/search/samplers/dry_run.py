@@ -115,7 +115,7 @@ def propose_new(
 
     A sampler that proposes a repeat is asked again a few times. Then one of the remaining
     configurations is drawn at random. A proposal that costs too much is made cheaper, see
-    `Affordable`; it is taken as it is where all cheaper ones were tried.
+    `Affordable`.
 
     Args:
         study: The study; it is not changed.
@@ -135,12 +135,11 @@ def propose_new(
     if tried.exhausted():
         return None
     first = tried.untried() if every_value else {}
-    rejected: list[dict[str, Any]] = []
-    dear: list[Proposal] = []
-    while len(rejected) < _ATTEMPTS:
+    turned_down: list[dict[str, Any]] = []
+    while len(turned_down) < _ATTEMPTS:
         found = propose(
             study,
-            sampler(rejected),
+            sampler(turned_down),
             space,
             number,
             everything=everything,
@@ -148,15 +147,14 @@ def propose_new(
             seed=seed,
         )
         if tried.is_new(found.params):
-            if affordable is None or affordable.accepts(number, found.params, len(rejected)):
+            if affordable is None:
                 return found
-            dear.append(found)
-            params = affordable.cheaper(number, found.params, len(rejected), keep=first)
-            if tried.is_new(params):
-                return Proposal(params, found.notes)
-        rejected.append(found.params)
-    if affordable is not None and dear:
-        return min(dear, key=lambda each: affordable.price(each.params))
+            attempt = len(turned_down)
+            params = affordable.afford(
+                number, found.params, attempt, keep=first, is_new=tried.is_new
+            )
+            return Proposal(params, found.notes)
+        turned_down.append(found.params)
     rng = np.random.default_rng([seed, number, 3])
     return Proposal(tried.draw(rng, everything=everything), {})
 

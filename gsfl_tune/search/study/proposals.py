@@ -72,11 +72,11 @@ class Proposals:
 
     def afforded(self, study: optuna.Study, number: int, params: dict[str, Any]) -> dict[str, Any]:
         """Returns a proposal that was computed without prices, or a cheaper one in its place."""
-        if self._affordable is None or self._affordable.accepts(number, params, 0):
+        if self._affordable is None:
             return params
         self.tried.look(study.get_trials(deepcopy=False))
-        cheaper = self._affordable.cheaper(number, params, 0, keep=self.tried.untried())
-        return cheaper if self.tried.is_new(cheaper) else params
+        keep = self.tried.untried()
+        return self._affordable.afford(number, params, 0, keep=keep, is_new=self.tried.is_new)
 
     def new(self, study: optuna.Study, number: int) -> Proposal | None:
         """Proposes trial `number`; returns None when every configuration was tried."""
