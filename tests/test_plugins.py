@@ -17,6 +17,8 @@ import pytest
 from gsfl_tune import plugins
 from gsfl_tune.models import POOLINGS, create_pooling
 
+from . import warm
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
 FILE = str(EXAMPLE / "search.yaml")
 
@@ -101,13 +103,8 @@ def python(code: str, *arguments: str, packages: Path | None = None) -> str:
     """Runs a program in a process that has the packages; gives what it prints."""
     root = str(Path(plugins.__file__).parents[1])
     paths = [*([str(packages)] if packages else []), root]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = warm.run(arguments, code=code, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RESULTS = BENCHMARKS / "results"
 # What needs a finished run (`export.py --run`) is not started by itself.
@@ -22,7 +24,8 @@ def test_every_script_imports_what_it_needs():
     packages = ["benchmarks.replay.__main__", "benchmarks.faults.__main__"]
     imports = "".join(f"import {name}\n" for name in [*names, *packages])
     paths = f"import sys; sys.path[:0] = {[str(BENCHMARKS), str(BENCHMARKS.parent)]!r}\n"
-    subprocess.run([sys.executable, "-c", paths + imports], check=True, timeout=300)
+    done = warm.run([], code=paths + imports)
+    assert done.returncode == 0, done.stderr
     assert "glue" in names
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -81,14 +79,7 @@ def stopped() -> Callable[..., Answer]:
 
     def run(kind: type, *arguments: object) -> Answer:
         words = [kind.__module__, kind.__qualname__, *map(str, arguments)]
-        done = subprocess.run(
-            [sys.executable, "-c", _STOPPED, *words],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = warm.run(words, code=_STOPPED, env={**os.environ, "OMP_NUM_THREADS": "1"})
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -7,13 +7,12 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from gsfl_tune.adaptation.training import Adapting
 from gsfl_tune.export import load_bundle
+from tests import warm
 from tests.adaptation.conftest import stripes_home
 
 __all__ = ["stripes_home"]
@@ -64,13 +63,7 @@ def test_json_has_all_of_it_and_nothing_else_is_printed(command, here):
 
 def test_a_killed_process_goes_on_to_the_same_bits(command, here):
     words = ["adapt", "bundle", "target", "--epochs", "3", "--device", "cpu"]
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "gsfl_tune", *words, "-o", "out"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert killed.stderr is not None
+    killed = warm.start([*words, "-o", "out"], env=os.environ | {"OMP_NUM_THREADS": "1"})
     for line in killed.stderr:
         if line.startswith("epoch   1  "):
             killed.kill()

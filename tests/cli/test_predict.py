@@ -20,6 +20,7 @@ from PIL import Image
 
 from gsfl_tune.data.formats import heif
 from gsfl_tune.export import load_bundle
+from tests import warm
 from tests.export.conftest import CLASSES
 from tests.http_server import Server
 
@@ -188,12 +189,8 @@ def test_lists_and_standard_input(command, bundle_path, album, images, tmp_path)
     assert answer.code == 0, answer.err
     assert sorted(paths(answer)) == sorted(expected)
     command_line = ["predict", str(bundle_path), "--files-from", "-", "--json", "--top", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "gsfl_tune", *command_line],
-        input="\n".join(expected).encode(),
-        capture_output=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    done = warm.run(
+        command_line, input="\n".join(expected), env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert done.returncode == 0, done.stderr
     assert [each["path"] for each in json.loads(done.stdout)] == expected

@@ -6,12 +6,11 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from gsfl_tune.training.pretrain import Pretraining
+from tests import warm
 
 pytest.importorskip("lightly")
 
@@ -54,13 +53,7 @@ def judged(record):
 
 
 def test_a_killed_process_goes_on_to_the_same_bits(file, tmp_path, command, monkeypatch):
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "gsfl_tune", "pretrain", str(file)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert killed.stdout is not None
+    killed = warm.start(["pretrain", file], env=os.environ | {"OMP_NUM_THREADS": "1"})
     for line in killed.stdout:
         if line.startswith("epoch   1  "):
             killed.kill()

@@ -13,6 +13,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.export import bundle_from_network
 from gsfl_tune.training import Training
 from gsfl_tune.training.standalone import open_workspace
+from tests import warm
 
 TEXT = """\
 name: tiny
@@ -106,7 +107,7 @@ def test_epochs_after_the_last_checkpoint_are_not_logged_twice(file, tmp_path, c
         "main(sys.argv[1:])\n"
     )
     arguments = ["train", str(file), "--dir", "killed"]
-    killed = subprocess.run([sys.executable, "-c", script, *arguments], check=False)
+    killed = warm.run(arguments, code=script)
     assert killed.returncode == 9
     assert [record["epoch"] for record in epochs(tmp_path / "killed")] == [1, 2]
     assert command(*arguments).code == 0

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -22,6 +20,7 @@ from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order, view_batches
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.experiment.data_config import AugmentConfig
+from tests import warm
 from tests.data.conftest import configure, fill
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -371,11 +370,8 @@ def test_a_process_may_end_in_the_middle_of_an_epoch(folders):
         print(len(next(batches)), next(items))
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
-    )
-    assert done.stdout == "2 0\n"
-    assert done.stderr == ""
+    done = warm.run([], code=script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2 0\n", "")
 
 
 @pytest.mark.gpu

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 
 from gsfl_tune.data import load_square, prepare
 from gsfl_tune.experiment.errors import UserError
+from tests import warm
 from tests.data.conftest import configure, fill, picture, save
 
 
@@ -296,11 +295,7 @@ PREPARE = textwrap.dedent(
 
 
 def prepare_elsewhere(root, cache, stop_after=0):
-    return subprocess.Popen(
-        [sys.executable, "-c", PREPARE, str(root), str(cache), str(stop_after)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return warm.start([root, cache, stop_after], code=PREPARE)
 
 
 def test_two_processes_decode_once_between_them(folder, cache):

@@ -19,6 +19,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.report import WatchServer, watch
 from gsfl_tune.run import RunDirectory, run_lock
 from gsfl_tune.run.running_estimate import RunningEstimate
+from tests import warm
 from tests.report.browser import Visit, launched
 from tests.report.runs import RunMaker
 from tests.waiting import wait_until
@@ -153,14 +154,9 @@ def test_what_cannot_be_served_is_told(tmp_path):
 )
 def test_the_command_ends_when_it_is_told_to(tmp_path, word):
     maker = RunMaker(tmp_path / "run").begin()
-    watch = subprocess.Popen(
-        [sys.executable, "-m", "gsfl_tune", "watch", str(maker.path), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    watch = warm.start(
+        ["watch", maker.path, "--port", 0], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    assert watch.stdout
     # On a busy machine lines that say what it waits for come first.
     lines = iter(watch.stdout.readline, "")
     assert any("http://127.0.0.1:" in line for line in lines)
@@ -231,14 +227,9 @@ def test_an_open_page_says_when_its_server_is_gone(tmp_path):
 
 def test_started_before_the_run_it_waits_for_it(tmp_path):
     maker = RunMaker(tmp_path / "run")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gsfl_tune", "watch", str(maker.path), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    process = warm.start(
+        ["watch", maker.path, "--port", 0], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    assert process.stdout
     try:
         # What a driver that checks and measures has there is no run yet.
         maker.run.path.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.export import bundle_from_network
+from tests import warm
 from tests.export.conftest import (
     CLASSES,
     GROUPS,
@@ -51,7 +50,7 @@ class Answer:
 class Server:
     """A server process and a client for it."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, process: warm.Started, port: int) -> None:
         self.process = process
         self.port = port
 
@@ -109,20 +108,13 @@ def answer(response: HTTPResponse) -> Answer:
 @contextmanager
 def serving(bundle: Path, *arguments: object, cores: int | None = None) -> Iterator[Server]:
     """Starts one; `cores` are the threads that torch begins with, as if it had found so many."""
-    begin = ["-m", "gsfl_tune"]
+    code = None
     if cores is not None:
         run = "import runpy; runpy.run_module('gsfl_tune', run_name='__main__')"
-        begin = ["-c", f"import torch; torch.set_num_threads({cores}); {run}"]
-    words = [sys.executable, *begin, "serve", bundle, "--port", 0, *arguments]
-    process = subprocess.Popen(
-        list(map(str, words)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+        code = f"import torch; torch.set_num_threads({cores}); {run}"
+    words = ["serve", bundle, "--port", 0, *arguments]
+    process = warm.start(words, code=code, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
-        assert process.stdout is not None
         first = process.stdout.readline()
         if not first:
             raise AssertionError(process.communicate(timeout=30))

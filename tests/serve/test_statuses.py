@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +16,7 @@ from PIL import Image
 
 from gsfl_tune.bundles.files import sha256
 from gsfl_tune.export import Options, export_run, load_bundle
+from tests import warm
 from tests.serve.conftest import Server, encoded, jpeg
 from tests.waiting import wait_until
 
@@ -123,14 +122,8 @@ def impatient(served_bundle: Path) -> Iterator[Server]:
         "import sys; from gsfl_tune.serve import Limits, serve; "
         "serve(sys.argv[1], port=0, limits=Limits(body_seconds=1.0))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, served_bundle],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = warm.start([served_bundle], code=program)
     try:
-        assert process.stdout is not None
         yield Server(process, int(process.stdout.readline().rsplit(":", 1)[1]))
     finally:
         process.kill()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gsfl_tune import plugins
+from tests import warm
 
 ROOT = Path(plugins.__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "plugin"
@@ -136,13 +137,9 @@ class Folders(FileSource):
 
 def python(code: str, *arguments: str, packages: Path) -> list:
     """Runs a program in a process that has the packages; gives what it prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"},
-    )
+    path = f"{packages}{os.pathsep}{ROOT}"
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = warm.run(arguments, code=code, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search.study.background_fsync import Syncer
 from gsfl_tune.search.study.journal import read_studies
+from tests import warm
 
 
 def test_what_does_not_reach_the_disk_is_told(tmp_path: Path) -> None:
@@ -36,7 +35,7 @@ def test_a_driver_that_is_killed_at_once_has_written_what_it_was_told(run: RunDi
         "study.ask(); study.ask(); study.report(1, 0, 2.5); study.complete(0, 1.5)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(run.path)]).returncode < 0
+    assert warm.run([run.path], code=code).returncode < 0
     first, second = read_studies(run.journal)["search"]
     assert (first.state.name, first.value) == ("COMPLETE", 1.5)
     assert (second.state.name, second.intermediate_values) == ("RUNNING", {0: 2.5})

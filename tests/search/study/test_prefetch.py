@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, TrialCosts, open_study
 from gsfl_tune.search.costs.relative_price import RelativePrice
 from gsfl_tune.search.study import prefetch as ahead_module
+from tests import warm
 from tests.search.experiments import experiment
 from tests.waiting import wait_until
 
@@ -211,13 +211,7 @@ def test_the_process_ends_with_a_driver_that_is_killed(run: RunDirectory) -> Non
         "print(study._ahead._process.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )
-    driver = subprocess.Popen(
-        [sys.executable, "-c", code, str(run.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert driver.stdout is not None
+    driver = warm.start([run.path], code=code)
     child = psutil.Process(int(driver.stdout.readline()))
     assert child.is_running()
     driver.kill()

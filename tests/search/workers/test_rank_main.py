@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,31 +10,26 @@ from typing import Any
 import pytest
 
 from gsfl_tune.search.workers.rank_pool import RankTask
+from tests import warm
 from tests.search.experiments import experiment
+
+MAIN = "import runpy; runpy.run_module('gsfl_tune.search.workers.rank_main', run_name='__main__')"
 
 
 @pytest.fixture
-def rank() -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gsfl_tune.search.workers.rank_main"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+def rank() -> Iterator[warm.Started]:
+    process = warm.start([], code=MAIN)
     yield process
     process.kill()
     process.communicate()
 
 
-def _tell(process: subprocess.Popen[str], message: dict[str, Any]) -> None:
-    assert process.stdin is not None
+def _tell(process: warm.Started, message: dict[str, Any]) -> None:
     process.stdin.write(json.dumps(message) + "\n")
     process.stdin.flush()
 
 
-def _report(process: subprocess.Popen[str]) -> Any:
-    assert process.stdout is not None
+def _report(process: warm.Started) -> Any:
     return json.loads(process.stdout.readline())
 
 
@@ -57,13 +50,13 @@ def _task(directory: Path, cache_dir: Path, *overrides: str, **changes: Any) -> 
     return RankTask(**{**known, **changes}).model_dump(mode="json")
 
 
-def test_a_rank_without_a_task_ends_with_its_input(rank: subprocess.Popen[str]) -> None:
+def test_a_rank_without_a_task_ends_with_its_input(rank: warm.Started) -> None:
     output, _ = rank.communicate(timeout=60)
     assert (rank.returncode, output) == (0, "")
 
 
 def test_a_rank_that_waits_for_the_others_ends_with_its_input(
-    rank: subprocess.Popen[str], tmp_path: Path, cache_dir: Path
+    rank: warm.Started, tmp_path: Path, cache_dir: Path
 ) -> None:
     """Nobody else would end it: the worker that started it is gone, and never comes to meet it."""
     _tell(rank, {"train": _task(tmp_path, cache_dir)})
@@ -74,7 +67,7 @@ def test_a_rank_that_waits_for_the_others_ends_with_its_input(
 
 
 def test_a_rank_that_breaks_says_whose_fault_it_is(
-    rank: subprocess.Popen[str], tmp_path: Path, cache_dir: Path
+    rank: warm.Started, tmp_path: Path, cache_dir: Path
 ) -> None:
     weights = tmp_path / "gone.pt"
     weights.touch()
