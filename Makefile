@@ -22,6 +22,7 @@ $(VENV)/.users: pyproject.toml
 
 $(VENV)/.installed: $(VENV)/.users
 	$(BIN)/pip install --quiet --editable '.[cpu,offline,dev]'
+	$(BIN)/pip install --quiet --no-deps 'lightly>=1.6'  # docs/pretrain.md says why without them
 	touch $@
 
 demo: $(VENV)/.users

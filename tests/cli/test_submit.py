@@ -82,6 +82,7 @@ def test_everything_listens_on_loopback_and_secrets_are_the_users(cluster: Clust
     assert "runs already" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_search_that_is_refused_returns_2(home: Path, command, cluster: Cluster) -> None:
     (home / ".gitignore").write_text("runs/\n")
     run_dir = home / "runs" / "none"

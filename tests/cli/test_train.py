@@ -86,6 +86,7 @@ def test_a_bundle_teaches_and_what_it_may_have_seen_is_said(file, tmp_path, comm
     assert "allowed is the directory of a bundle, such as RUN/best" in refused.err
 
 
+@pytest.mark.slow
 def test_neither_ray_nor_optuna_is_imported_by_training():
     code = (
         "import sys, gsfl_tune.training, gsfl_tune.export\n"

@@ -324,8 +324,9 @@ def real(name: str, **split):
 @real_data
 @pytest.mark.parametrize(
     ("name", "advised"),
-    [pytest.param("grocery", True, marks=pytest.mark.slow), ("clothing", False)],
+    [("grocery", True), ("clothing", False)],
 )
+@pytest.mark.slow
 def test_bursts_are_pointed_out_without_a_test_part_too(photographs, name, advised):
     config = real(name)
     config = config.model_copy(update={"path": str(Path(REAL or "") / name / "train.parquet")})

@@ -60,7 +60,7 @@ def write(name, module, path):
     ("name", "streams"),
     [
         ("onnx", "test_resnet"),
-        ("torch-export", "test_resnet"),
+        pytest.param("torch-export", "test_resnet", marks=pytest.mark.slow),
         ("openvino", "test_resnet"),
         pytest.param("onnx", "test_resnet+test_vit", marks=pytest.mark.slow),
         pytest.param("torch-export", "test_resnet+test_vit", marks=pytest.mark.slow),
@@ -82,7 +82,8 @@ def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp
 
 
 @pytest.mark.parametrize(
-    "name", ["onnx", pytest.param("torch-export", marks=pytest.mark.slow), "openvino"]
+    "name",
+    ["openvino", *(pytest.param(n, marks=pytest.mark.slow) for n in ("onnx", "torch-export"))],
 )
 def test_restitution_is_written_with_what_it_learned(name, tmp_path):
     module = deployed(AveragePooling)

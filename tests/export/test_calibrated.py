@@ -122,8 +122,11 @@ def test_a_bundle_of_an_older_version_has_no_threshold_of_its_own(bundle_path, i
 @pytest.mark.parametrize(
     "kind",
     [
-        *("onnx", "fp16"),
-        *(pytest.param(k, marks=pytest.mark.slow) for k in ("onnx int8", "torch-export", "pruned")),
+        "onnx",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("fp16", "onnx int8", "torch-export", "pruned")
+        ),
     ],
 )
 def test_every_kind_of_file_holds_the_temperature(tmp_path, squares, kind):

@@ -93,7 +93,7 @@ SLOW = pytest.mark.slow
         ("onnx", True),
         pytest.param("onnx", False, marks=SLOW),
         pytest.param("torch-export", True, marks=SLOW),
-        ("torch-export", False),
+        pytest.param("torch-export", False, marks=SLOW),
         ("openvino", True),
         pytest.param("openvino", False, marks=SLOW),
     ],
@@ -190,7 +190,8 @@ def test_fp16_takes_half_the_space(exports, trained_run, squares, format):
     check_table(path, 3 if format == "onnx" else 2, "fp16")
 
 
-@pytest.mark.parametrize("format", ["onnx", pytest.param("torch-export", marks=SLOW)])
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+@pytest.mark.slow
 def test_int8_is_smaller_and_says_nearly_the_same(exports, trained_run, squares, format):
     path = exports(format=format, precision="int8", preprocess=True, max_loss=100.0)
     assert weight_bytes(path) < 0.5 * weight_bytes(trained_run.best)

@@ -104,6 +104,7 @@ def test_other_numbers_and_unreadable_models_fall_back_with_the_reason(
     assert said in line
 
 
+@pytest.mark.slow
 def test_what_onnx_runtime_cannot_run_falls_back_with_the_reason(bundle_path, tmp_path, caplog):
     pytest.importorskip("onnxruntime")
     bundle = load_bundle(bundle_path, "cpu")

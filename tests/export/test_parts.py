@@ -17,8 +17,8 @@ from tests.export.conftest import CLASSES, make_config, make_network
 
 MODELS = [
     {"backbone": "test_efficientnet"},
-    {"backbone": "test_convnext", "pooling": "native"},
-    {"backbone": "test_vit", "head": "plain"},
+    pytest.param({"backbone": "test_convnext", "pooling": "native"}, marks=pytest.mark.slow),
+    pytest.param({"backbone": "test_vit", "head": "plain"}, marks=pytest.mark.slow),
 ]
 SIDE = 74
 

@@ -46,7 +46,7 @@ def check(row):
 @pytest.mark.parametrize(
     ("family", "name"),
     [
-        ("vision_transformer", "test_vit"),
+        pytest.param("vision_transformer", "test_vit", marks=pytest.mark.slow),
         ("efficientnet", "test_efficientnet"),
         ("pit", "pit_ti_224"),
     ],

@@ -14,7 +14,7 @@ FAMILIES = [
     ("mobilenetv3_small_050", 64, 1, (24, 4, 4)),
     ("resnet18", 64, 1, (256, 4, 4)),
     ("vgg11_bn", 64, 1, (512, 4, 4)),
-    ("swin_tiny_patch4_window7_224", 64, 1, (4, 4, 384)),
+    pytest.param("swin_tiny_patch4_window7_224", 64, 1, (4, 4, 384), marks=pytest.mark.slow),
     ("deit_tiny_distilled_patch16_224", 64, 1, (18, 192)),
     ("test_vit", 64, 2, (17, 64)),
     ("test_convnext", 64, 1, (48, 4, 4)),

@@ -72,6 +72,7 @@ def test_only_training_images_are_seen(own, tmp_path, monkeypatch):
     assert seen <= set(own.dataset.train_index.tolist())
 
 
+@pytest.mark.slow
 def test_what_is_too_far_off_is_told_and_not_used(own, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(int8_forward, "INT8_TOLERANCE", 0.0)
     place = Workspace(own.dataset, tmp_path, CPU)

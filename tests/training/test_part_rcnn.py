@@ -106,6 +106,7 @@ def marked_config(table, epochs=24, **section):
     )
 
 
+@pytest.mark.slow
 def test_a_small_part_is_found_and_prediction_needs_no_annotation(tmp_path):
     table = draw(tmp_path / "images")
     config = marked_config(table)

@@ -56,6 +56,7 @@ def check_ended(run: RunDirectory, study: Any, tried: Experiment) -> None:
         assert [record["epoch"] for record in log] == list(range(1, last + 1))
 
 
+@pytest.mark.slow
 def test_what_later_trials_show_to_be_good_continues_where_it_was(
     run: RunDirectory, two_slots: Slots, cache_dir: Path, ray_of_tests: None
 ) -> None:

@@ -69,6 +69,7 @@ def _told(study: Any) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_every_objective_is_a_mean_and_survivors_are_of_the_first_fronts(
     run: RunDirectory, one_slot: Slots, search: Callable[..., StudyOutcome]
 ) -> None:

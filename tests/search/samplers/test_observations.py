@@ -143,8 +143,9 @@ def _regret(name: str, seed: int, trials: int) -> float:
 
 @pytest.mark.parametrize(
     ("name", "seeds", "trials"),
-    [("cmaes", 12, 60), pytest.param("gp", 3, 44, marks=pytest.mark.slow)],
+    [("cmaes", 12, 60), ("gp", 3, 44)],
 )
+@pytest.mark.slow
 def test_under_asha_models_beat_random_search(name: str, seeds: int, trials: int) -> None:
     anywhere = np.mean([_regret("random", seed, 110) for seed in range(seeds)])
     modelled = np.mean([_regret(name, seed, trials) for seed in range(seeds)])

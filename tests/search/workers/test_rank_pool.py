@@ -88,7 +88,7 @@ def slow(*overrides: str) -> Any:
         ("loss.center_init=class_mean", "training.finetune.clip_norm=1", "training.ema=0.5"),
         ("model.head=plain", "training.finetune.blocks=2"),
         # Adapters that are trained, and rates that fall from block to block.
-        (
+        slow(
             "training.finetune.train=lora",
             "training.finetune.adapter_rank=4",
             "training.finetune.layer_decay=0.5",
@@ -140,6 +140,7 @@ def test_two_processes_train_as_one(
     together.close()
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_fold_as_one(
     team: RankProcesses, tmp_path: Path, cache_dir: Path
 ) -> None:

@@ -12,7 +12,7 @@ import torch
 from gsfl_tune.search.workers.rank_pool import RankProcesses
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Training
-from tests.search.workers.test_rank_pool import _assert_same, config_of, slow, trained
+from tests.search.workers.test_rank_pool import _assert_same, config_of, trained
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,14 @@ def shards() -> Iterator[RankProcesses]:
     "overrides",
     [
         ("training.finetune.clip_norm=1", "training.ema=0.5"),
-        slow("model.head=plain", "training.finetune.blocks=2", "training.finetune.optimizer=adamw"),
+        ("model.head=plain", "training.finetune.blocks=2", "training.finetune.optimizer=adamw"),
         # Two passes before the gradients of both.
-        slow("training.method=rdrop", "training.finetune.layer_decay=0.5"),
-        slow("model.backbone=vit_tiny_patch16_224", "data.image_size=32", "model.pooling=cls"),
+        ("training.method=rdrop", "training.finetune.layer_decay=0.5"),
+        ("model.backbone=vit_tiny_patch16_224", "data.image_size=32", "model.pooling=cls"),
     ],
     ids=["average and clipping", "last blocks", "two passes", "transformer"],
 )
+@pytest.mark.slow
 def test_it_equals_one_process(
     team: RankProcesses,
     shards: RankProcesses,

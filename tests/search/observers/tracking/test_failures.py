@@ -176,7 +176,7 @@ SLOW = pytest.mark.slow  # W&B takes a second or two a run
 @pytest.mark.parametrize(
     ("name", "too_late"),
     [
-        ("finish", True),
+        pytest.param("finish", True, marks=SLOW),
         pytest.param("finish", False, marks=SLOW),
         # W&B itself ends a run whose `init` fails at its end.
         pytest.param("init", False, marks=SLOW),

@@ -59,6 +59,7 @@ def _until_loaded(url: str, runs: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_every_trial_has_scalars_parameters_and_a_picture(followed: Followed) -> None:
     trials = read_studies(followed.run.journal)["search"]
     with _program("tensorboard.main", "--logdir", followed.run.path) as url:

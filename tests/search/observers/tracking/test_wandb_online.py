@@ -108,7 +108,8 @@ def test_a_server_gets_every_trial_and_the_answer_once(
     assert _has(server, run) == has
 
 
-@pytest.mark.parametrize("too_late", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("too_late", [False, True])
+@pytest.mark.slow
 def test_whatever_call_was_lost_the_next_track_completes_it(
     server: WandbServer, line: Line, copied: Callable[[str], RunDirectory], too_late: bool
 ) -> None:
