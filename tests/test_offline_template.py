@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.data.conftest import fill
 
 TEMPLATE = Path(__file__).parents[1] / "search_spaces" / "image_folder.yaml"
@@ -95,7 +96,14 @@ def test_the_network_is_blocked(home):
 
 
 def test_it_is_checked(home):
-    done = run(home, "check", "my.yaml")
+    code = f"{BLOCKER}\nimport runpy; runpy.run_module('gsfl_tune', run_name='__main__')"
+    environment = {
+        **os.environ,
+        "REFUSED": str(home / "refused"),
+        "GSFL_TUNE_CACHE": str(home / "cache"),
+        "COLUMNS": "200",
+    }
+    done = warm.run(["check", "my.yaml"], code=code, cwd=home, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "my.yaml: valid, experiment image_folder" in done.stdout
     assert "Data: 2 classes, 24 images" in done.stdout

@@ -164,6 +164,7 @@ def test_what_has_no_features_is_refused(command, bundle_path, folder, tmp_path,
     assert (answer.code, "--set" in answer.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_an_onnx_bundle_has_no_features(command, trained_run, cache_dir, folder, tmp_path):
     pytest.importorskip("onnxruntime")
     from gsfl_tune.export import Options, export_run

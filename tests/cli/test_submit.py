@@ -145,6 +145,7 @@ signal.pause()
     assert command("logs", name, "--follow").code == 3
 
 
+@pytest.mark.slow
 def test_following_survives_a_broken_connection(
     jobs: Jobs, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
