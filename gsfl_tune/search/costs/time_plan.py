@@ -165,6 +165,7 @@ class TimePlan:
             and activations of its own or train too long.
         alone: Whether the first trial, which has the defaults unless the file names another, is the
             only one.
+        frozen: Whether the file itself asks for no finetune stage.
     """
 
     budget: float
@@ -182,6 +183,7 @@ class TimePlan:
     slots: int
     only: Mapping[str, Any] = field(default_factory=dict)
     alone: bool = False
+    frozen: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of ``plan.json``."""
@@ -191,7 +193,8 @@ class TimePlan:
         """Returns the plan as text for the user, one line per phase."""
         stages = f"{self.head_epochs} head + {self.finetune_epochs} finetune epochs"
         if not self.finetune_epochs:
-            stages = f"{self.head_epochs} head epochs: too little time to train the backbone"
+            why = "a frozen backbone" if self.frozen else "too little time to train the backbone"
+            stages = f"{self.head_epochs} head epochs: {why}"
         finals = f"{self.finalists} finalist{'s' * (self.finalists > 1)}, "
         finals += f"{self.final_seeds} seed{'s' * (self.final_seeds > 1)}"
         search = f"search: about {self.trials} trials, {self.slots} at once"
@@ -286,6 +289,7 @@ def make_plan(
             trials=max(1, int(max(0.0, search) * slots / trial)),
             slots=slots,
             alone=whole <= search < training,
+            frozen=asked.finetune_epochs == 0,
         )
         further = whole if asked.replicates > 1 else 0.0
         if search >= max(enough, further):

@@ -63,6 +63,13 @@ def test_where_the_backbone_cannot_be_trained_in_time_the_head_is():
     assert plan.once == PRICES.once
 
 
+def test_a_file_that_trains_no_backbone_is_not_told_that_time_is_short():
+    plan = make_plan(8 * MINUTE, 15, 2, PRICES, replace(FREE, finetune_epochs=0))
+    first = plan.lines()[0]
+    assert "head epochs: a frozen backbone" in first
+    assert "too little time" not in first
+
+
 def test_what_the_file_gives_is_kept():
     asked = Asked(5, 6, 4, 2, "off")
     plan = make_plan(120 * MINUTE, 15, 2, PRICES, asked)
