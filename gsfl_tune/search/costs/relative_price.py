@@ -38,6 +38,6 @@ class RelativePrice:
             self._defaults = self._costs.seconds(self._experiment.defaults())
         try:
             config = self._experiment.configure(params)
-        except UserError:
+        except (UserError, ValueError):
             return 1.0
         return self._costs.seconds(config) / self._defaults

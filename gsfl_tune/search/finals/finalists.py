@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.metrics import is_mean, metric_of
 from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.run.epochs import own_seconds
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search.study.goals import feasible
 from gsfl_tune.search.study.pareto import candidates
@@ -73,7 +76,8 @@ class Prices:
 
         def seconds(number: int) -> float:
             epochs = EpochLog(run.trial(study.name, number) / EPOCHS_FILE).read()
-            return sum(float(epoch.get("seconds", 0.0)) for epoch in epochs)
+            # What all trials share is paid by the first ones, and is no property of them.
+            return sum(own_seconds(epoch) for epoch in epochs if "seconds" in epoch)
 
         return cls(seconds, images, notice)
 
@@ -90,8 +94,10 @@ def choose_finalists(
     """Returns the best complete trials, and stopped trials that were ahead of them when stopped.
 
     A trial that was stopped late, by the scheduler or by lack of time, ranks above complete trials
-    that were worse after as many epochs, or at the same rung where the epochs are not known. Only
-    the last two rungs count, and never the first: others say too little. If there are too few
+    that are worse than it would be at its end: what it had, and what complete trials have gained
+    from as many epochs on (from the same rung where the epochs are not known), their median. The
+    gain of the best trial alone would be chosen for its luck. Only the last two rungs count, and
+    never the first: others say too little. If there are too few
     trials, those that came furthest join. With folds or repeats, complete trials come first, and
     those that were stopped follow by the number of their trainings. A stopped trial is trained to
     its end among the finalists. A trial that breaks a constraint, or has one that was never judged,
@@ -109,12 +115,16 @@ def choose_finalists(
     """
     wanted = candidates(study)
     if not study.goals.several:
+        curve = None if curve is None else cache(curve)
+        # A mean over fewer folds or seeds does not come before one over all of them.
+        whole = [t for t in wanted if t.state == TrialState.COMPLETE and not rows_of(t)]
         ended = len(wanted)
         for trial in _stopped(study):
+            end = _expected_end(study, trial, whole, curve)
             ahead = (
                 place
                 for place, other in enumerate(wanted[:ended])
-                if other.state == TrialState.COMPLETE and _ahead_of(study, trial, other, curve)
+                if other in whole and _is_better(study, end, study.value(other))
             )
             place = next(ahead, len(wanted))
             wanted.insert(place, trial)
@@ -161,25 +171,44 @@ def _worth_it(study: Study, trials: Sequence[FrozenTrial], prices: Prices) -> li
     return [trial for trial in trials if trial.number not in left_out]
 
 
-def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial, curve: Curve | None) -> bool:
-    """Returns whether a stopped trial was better when it was stopped than another trial then."""
-    if rows_of(other):
-        return False  # a mean over fewer folds or seeds does not come before one over all of them
+def _expected_end(
+    study: Study, trial: FrozenTrial, whole: Sequence[FrozenTrial], curve: Curve | None
+) -> float | None:
+    """Returns the value that a stopped trial would have at its end; None where that is not known.
+
+    Args:
+        study: The study.
+        trial: The stopped trial.
+        whole: Complete trials, which say how much is gained until the end.
+        curve: The metric of a trial by epoch.
+    """
     rungs = study.rungs(trial)
     last = max(rungs)
     # Earlier rungs say little of the end: after one of eight epochs the order is nearly random.
-    if last <= 0 or last < max(study.rungs(other), default=0) - 1:
-        return False
-    own, value = rungs[last], study.rungs(other).get(last, study.value(other))
+    if last <= 0:
+        return None
     # Without time a trial stops between two rungs, often one epoch before its end.
-    curves = [] if curve is None else [curve(trial.number), curve(other.number)]
-    if curves and 0 < len(curves[0]) <= len(curves[1]):
-        epoch = len(curves[0]) - 1
-        if all(math.isfinite(each[epoch]) for each in curves):
-            own, value = curves[0][epoch], curves[1][epoch]
-    if value is None or not math.isfinite(value):
+    own = [] if curve is None else curve(trial.number)
+    pairs = []
+    for other in whole:
+        final = study.value(other)
+        if final is None or last < max(study.rungs(other), default=0) - 1:
+            continue
+        now, then = rungs[last], study.rungs(other).get(last, final)
+        theirs = [] if curve is None else curve(other.number)
+        epoch = len(own) - 1
+        if 0 <= epoch < len(theirs) and math.isfinite(own[epoch]) and math.isfinite(theirs[epoch]):
+            now, then = own[epoch], theirs[epoch]
+        if math.isfinite(then):
+            pairs.append(now + final - then)
+    return median(pairs) if pairs else None
+
+
+def _is_better(study: Study, value: float | None, other: float | None) -> bool:
+    """Returns whether a value is better than another; nothing is better than what is not known."""
+    if value is None or other is None or math.isclose(value, other, rel_tol=1e-9):
         return False
-    return own > value if study.direction == "maximize" else own < value
+    return value > other if study.direction == "maximize" else value < other
 
 
 def _stopped(study: Study) -> list[FrozenTrial]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.search.costs.time_plan import SURVIVING
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Said, States, Watcher
@@ -159,7 +160,7 @@ class StudyForecast(Watcher):
         assert self._study is not None
         try:
             config = self.configure(params)
-        except ValueError:
+        except (UserError, ValueError):
             return  # it fails at once
         protected = bool(self._study.trial(number).user_attrs.get("protected"))
         now = self.clock()

@@ -67,6 +67,29 @@ def test_what_was_better_after_as_many_epochs_when_time_was_up_comes_first(
     assert [trial.number for trial in choose_finalists(study, 4)] == [0, 1, 2, 3]
 
 
+def test_an_epoch_that_was_lucky_does_not_come_before_a_better_end(run: RunDirectory) -> None:
+    """The best trial is best for its luck at the end too: what it gained, others may not."""
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    curves = {
+        0: (0.60, 0.80, 0.86, 0.90),
+        1: (0.60, 0.80, 0.87, 0.88),
+        2: (0.60, 0.80, 0.86, 0.87),
+        3: (0.60, 0.80, 0.88),  # ahead of the best after as many epochs
+    }
+    for number, curve in curves.items():
+        study.ask()
+        for rung, value in enumerate(curve[:2]):
+            study.report(number, rung, value)
+        log = EpochLog(run.trial("search", number) / EPOCHS_FILE)
+        for epoch, value in enumerate(curve, 1):
+            log.append({"epoch": epoch, "validation/accuracy": value})
+    for number in range(3):
+        study.complete(number, curves[number][-1])
+    study.cut(3, "time")
+    found = choose_finalists(study, 4, curves_of(study, run))
+    assert [trial.number for trial in found] == [0, 3, 1, 2]  # 0.88 and the gain of most, 0.01
+
+
 def test_what_was_stopped_early_does_not_come_before_what_ended(run: RunDirectory) -> None:
     study = open_study(experiment("search.metric=validation/accuracy"), run)
     curves = {0: (0.2, 0.2, 0.3, 0.4), 1: (0.3, 0.35), 2: (0.3, 0.1, 0.35)}

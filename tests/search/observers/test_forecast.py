@@ -72,6 +72,22 @@ def test_a_dear_trial_that_runs_counts_with_what_is_left_of_it(run: RunDirectory
     assert forecast.left() == pytest.approx(rest_of(costs, trial.config, epochs / 2) + 40)
 
 
+def test_a_combination_that_is_refused_is_no_trial_to_wait_for(run: RunDirectory) -> None:
+    tried = experiment(
+        "training.head.epochs={choice: [3, 0]}", "training.finetune.epochs={choice: [2, 0]}"
+    )
+    costs = TrialCosts(train=600, validation=100, classes=21)
+    forecast = StudyForecast(costs, tried.configure, [tried.defaults()], 4, 1, Time())
+    study = open_study(tried, run)
+    forecast.begin(study, 4, 1)
+    nothing = {"training.head.epochs": 0, "training.finetune.epochs": 0}
+    study.enqueue({**tried.default_params(), **nothing}, "enqueue[0]")
+    asked = study.ask()
+    assert asked is not None
+    forecast.started(asked.number, asked.params, again=False)
+    assert not forecast._running
+
+
 def test_the_share_of_an_epoch_counts() -> None:
     config = experiment("training.finetune.epochs=2").defaults()
     costs = TrialCosts(train=600, validation=100, classes=21)
