@@ -70,6 +70,18 @@ def test_no_driver_finds_the_end_of_a_trial_without_its_state(
     assert states == {"COMPLETE", "PRUNED", "FAIL"}
 
 
+@pytest.mark.parametrize("left", [b'{"op_code": 5, "wor', b'{"op_code": 5, "wor\n', b"\0\0\0\0\n"])
+def test_a_line_that_was_not_written_whole_is_cut_off(run: RunDirectory, left: bytes) -> None:
+    study = open_study(experiment(), run)
+    study.complete(study.ask().number, 0.5, 1)  # type: ignore[union-attr]
+    study.close()
+    whole = run.journal.read_bytes()
+    run.journal.write_bytes(whole + left)
+    open_journal(run.journal)
+    assert run.journal.read_bytes() == whole
+    assert [trial.value for trial in read_studies(run.journal)["search"]] == [0.5]
+
+
 def test_a_reader_that_stops_after_some_bytes_has_the_records_that_end_there(
     run: RunDirectory, sizes_left
 ) -> None:

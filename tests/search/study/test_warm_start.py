@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,17 @@ SETTINGS: dict[int, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def earlier(path: Path, *overrides: str) -> str:
+def earlier(path: Path, *overrides: str, numbers: Iterable[int] = VALUES) -> str:
     """A run of another search, whose trials ended with known values."""
     run, made = RunDirectory(path), experiment(*overrides)
     run.path.mkdir()
     run.experiment_file.write_text(made.to_yaml(), encoding="utf-8")
     study = open_study(made, run)
-    for number, value in VALUES.items():
+    for number in numbers:
         study.enqueue(made.space.clip(SETTINGS[number])[0], "test")
         asked = study.ask()
         assert asked is not None
-        study.complete(asked.number, value, 0)
+        study.complete(asked.number, VALUES[number], 0)
     study.close()
     return str(path)
 
@@ -63,6 +64,12 @@ def test_runs_take_turns_and_equal_configurations_come_once(tmp_path: Path) -> N
     found = earlier_trials(_new(one, other), [one, other])
     assert [(Path(each.run).name, each.number) for each in found[:2]] == [("a", 3), ("b", 5)]
     assert len({str(each.params) for each in found}) == len(found) == 3
+
+
+def test_a_run_that_has_no_more_leaves_its_turns_to_the_others(tmp_path: Path) -> None:
+    one, other = earlier(tmp_path / "a", numbers=[8]), earlier(tmp_path / "b")
+    found = earlier_trials(_new(one, other), [one, other])
+    assert [(Path(each.run).name, each.number) for each in found] == [("a", 0), ("b", 3), ("b", 5)]
 
 
 def test_they_are_tried_after_the_users_own_and_never_stopped(
