@@ -38,6 +38,7 @@ from gsfl_tune.search.samplers.factory import draws_everything, fixed_params, wh
 from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.samplers.spaces import plain_space
 from gsfl_tune.search.study.compatibility import changeable, differences
+from gsfl_tune.search.study.goals import RECORDED
 from gsfl_tune.search.study.journal import open_journal, read_studies, study_attributes
 from gsfl_tune.search.study.reconcile import flat, study_signature
 
@@ -258,8 +259,9 @@ def _moved(trial: FrozenTrial, found: Fit, before: Experiment, after: Experiment
     """Returns the trial in the form of the new study."""
     moved = copy.deepcopy(trial)
     whole = whole_space(after.space)
-    # Internal data of samplers belongs to the old space.
-    moved.system_attrs = {}
+    # Internal data of samplers belongs to the old space. Constraints are about the trial alone.
+    kept = {key: each for key, each in trial.system_attrs.items() if key.startswith(RECORDED)}
+    moved.system_attrs = kept
     drawn = {name: whole[name] for name in found.params}
     if not found.outside:
         moved.params, moved.distributions = dict(found.params), drawn

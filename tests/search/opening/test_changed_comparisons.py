@@ -1,0 +1,67 @@
+"""What trials are compared by after a change of the space: rungs, constraints, pretrainings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.run import RunDirectory, write_text
+from gsfl_tune.search import Study, choose_finalists, open_study
+from gsfl_tune.search.finals.protocol import no_finalist
+from gsfl_tune.search.samplers.history import SeenTrials
+from tests.search.experiments import experiment
+from tests.search.opening.test_change_space import change
+
+CONSTRAINED = ("search.metric=validation/accuracy", "search.constraints=[size_mb < 10]")
+
+
+def _asked(study: Study, made: Experiment, **changes: Any) -> int:
+    """Hands out a configuration; double underscores stand for dots."""
+    params = {key.replace("__", "."): value for key, value in changes.items()}
+    study.enqueue(made.default_params() | params, "enqueue")
+    asked = study.ask()
+    assert asked is not None
+    return asked.number
+
+
+def test_constraints_hold_in_every_space(run: RunDirectory) -> None:
+    made = experiment(*CONSTRAINED)
+    write_text(run.experiment_file, made.to_yaml())
+    study = open_study(made, run)
+    fits, broken = {"size_mb": 5.0}, {"size_mb": 20.0}
+    for latent_dim in (8, 32):
+        number = _asked(study, made, model__latent_dim=latent_dim, model__dropout=0.0)
+        study.complete(number, 0.9, 2, others=broken)
+        number = _asked(study, made, model__latent_dim=latent_dim, model__dropout=0.3)
+        study.complete(number, 0.5, 2, others=fits)
+        number = _asked(study, made, model__latent_dim=latent_dim, model__dropout=0.6)
+        study.prune(number, 0.6, 1, fits)
+    study.close()
+    after = experiment(*CONSTRAINED, "model.latent_dim={int: [8, 16], step: 8}")
+    change(run, after)
+    study = open_study(after, run)
+    best = study.best()
+    assert best is not None
+    assert best.number == 1
+    assert {trial.number for trial in choose_finalists(study, 9)} == {1, 2}
+    # One outside broke it too, so tpe must take it for a bad one, whatever its value.
+    memory = SeenTrials()
+    memory.look(study._study, -1)
+    order = [trial.number for trial in memory.best(9)]
+    assert set(order[-2:]) == {0, 3}
+    assert order[0] in (1, 4)
+    study.close()
+
+
+def test_a_search_without_a_finalist_names_none_from_outside(run: RunDirectory) -> None:
+    made = experiment(*CONSTRAINED)
+    write_text(run.experiment_file, made.to_yaml())
+    study = open_study(made, run)
+    number = _asked(study, made, model__latent_dim=32)
+    study.complete(number, 0.9, 2, others={"size_mb": 20.0})
+    study.close()
+    after = experiment(*CONSTRAINED, "model.latent_dim=8")
+    change(run, after)
+    study = open_study(after, run)
+    assert "1 x outside the changed space" in no_finalist(study)
+    study.close()
