@@ -17,6 +17,8 @@ from gsfl_tune.experiment.constraints import Constraint, parse_constraint
 from gsfl_tune.experiment.metrics import LATENCY, MEASURED, Direction, metric_of
 from gsfl_tune.experiment.search_config import SearchConfig
 
+# User attribute of a trial: by rung, the first objective, where there are several.
+RUNGS = "rungs"
 # User attribute of a trial: by rung, the numbers besides the first objective.
 OTHERS = "others"
 # User attribute of a trial: by epoch of its pretraining, the accuracy of nearest neighbours.

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas
+import pytest
+
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, write_text
-from gsfl_tune.search import Study, choose_finalists, open_study
+from gsfl_tune.search import Study, choose_finalists, open_study, write_trials
 from gsfl_tune.search.finals.protocol import no_finalist
+from gsfl_tune.search.ray_tune.scheduler import create_asha
 from gsfl_tune.search.samplers.history import SeenTrials
+from gsfl_tune.search.schedulers.asha import Asha
+from gsfl_tune.search.schedulers.pareto_asha import ParetoAsha
 from tests.search.experiments import experiment
 from tests.search.opening.test_change_space import change
 
@@ -64,4 +70,54 @@ def test_a_search_without_a_finalist_names_none_from_outside(run: RunDirectory) 
     change(run, after)
     study = open_study(after, run)
     assert "1 x outside the changed space" in no_finalist(study)
+    study.close()
+
+
+def test_asha_compares_no_trial_with_one_outside_by_several_objectives(run: RunDirectory) -> None:
+    goals = (
+        "search.metric=validation/accuracy",
+        "search.objectives=[validation/accuracy, size_mb]",
+        "search.scheduler.by_objectives=true",
+    )
+    made = experiment(*goals)
+    write_text(run.experiment_file, made.to_yaml())
+    study = open_study(made, run)
+    for latent_dim, accuracy in ((8, 0.5), (32, 0.9)):
+        number = _asked(study, made, model__latent_dim=latent_dim)
+        study.report(number, 0, accuracy, {"size_mb": 5.0})
+    before = [study.rungs(trial) for trial in study.trials()]
+    study.close()
+    after = experiment(*goals, "model.latent_dim=8")
+    change(run, after)
+    study = open_study(after, run)
+    asha = create_asha(study, after.defaults().search.scheduler, 3)
+    assert isinstance(asha, ParetoAsha)
+    # Better than the one inside, worse than the one outside.
+    assert not asha.record(9, 0, study.goals.costs(0.7, {"size_mb": 5.0}))
+    assert [study.rungs(trial) for trial in study.trials()] == [{0: 0.5}, {}]
+    write_trials(run)
+    table = pandas.read_parquet(run.trials_parquet).set_index("number")
+    assert table["rungs.0"].dropna().to_dict() == {0: 0.5}
+    study.close()
+    change(run, made)
+    study = open_study(made, run)
+    assert [study.rungs(trial) for trial in study.trials()] == before
+    study.close()
+
+
+def test_asha_compares_no_pretraining_with_one_outside(run: RunDirectory) -> None:
+    made = experiment()
+    write_text(run.experiment_file, made.to_yaml())
+    study = open_study(made, run)
+    for latent_dim, accuracy in ((8, 0.5), (32, 0.9)):
+        number = _asked(study, made, model__latent_dim=latent_dim)
+        study.note_pretraining(number, 25, accuracy)
+        study.report(number, -1, 1 - accuracy)
+    study.close()
+    after = experiment("model.latent_dim=8")
+    change(run, after)
+    study = open_study(after, run)
+    asha = create_asha(study, after.defaults().search.scheduler, 3, [25])
+    assert isinstance(asha, Asha)
+    assert asha.cutoff(0, -1) == pytest.approx(0.5)
     study.close()
