@@ -20,6 +20,7 @@ from gsfl_tune.search.finals.race import Scores, beaten, image_scores
 from gsfl_tune.search.finals.run_retrains import run_jobs
 from gsfl_tune.search.observers.checkpoint_retention import make_room
 from gsfl_tune.search.ray_tune.run_context import RunContext
+from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.study.goals import Goals, feasible, none_feasible
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.pareto import front
@@ -326,7 +327,11 @@ def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, 
 
 def no_finalist(study: Study) -> str:
     """Says why a study has no finalist: no trial keeps the constraints, or none reached a rung."""
-    ended = [trial for trial in study.trials() if trial.state.is_finished()]
+    ended = [
+        trial
+        for trial in study.trials()
+        if trial.state.is_finished() and OUTSIDE not in trial.user_attrs
+    ]
     if study.goals.constraints and any(not feasible(trial) for trial in ended):
         return f"{study.name}: {none_feasible(ended, study.goals)}"
     return f"no {study.name} trial reached a rung:\n{reasons(study)}"

@@ -23,8 +23,15 @@ from gsfl_tune.run.epochs import epochs_of_trial
 from gsfl_tune.run.layout import EPOCHS_FILE, replicate_directory
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.samplers.spaces import run_spaces
-from gsfl_tune.search.study.goals import PRETRAINING, feasible, knn_by_epoch, latest_others
+from gsfl_tune.search.study.goals import (
+    PRETRAINING,
+    RUNGS,
+    feasible,
+    knn_by_epoch,
+    latest_others,
+)
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.workers.replicates import errors_of, means, rows_of
 from gsfl_tune.search.workers.tensorboard_events import words_of
@@ -200,8 +207,10 @@ def _row(
     if errors:
         row["error"], row["replicates"] = errors[0][1], len(rows_of(trial))
         row |= {f"error.{key}": error for key, error in errors[1:]}
-    # With several objectives Optuna accepts no intermediate values.
-    rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
+    # With several objectives Optuna accepts no intermediate values. A trial outside of a changed
+    # space keeps them with the numbers of another space.
+    outside = OUTSIDE in trial.user_attrs
+    rungs = trial.intermediate_values or ({} if outside else trial.user_attrs.get(RUNGS, {}))
     for k, value in sorted((int(k), value) for k, value in rungs.items()):
         if k >= 0:  # those within a pretraining are not the objective
             row[f"rungs.{k}"] = value

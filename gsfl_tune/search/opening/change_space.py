@@ -34,10 +34,12 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.fields import MISSING, leaves, show
 from gsfl_tune.plugins import left_out
 from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.search.opening.renumber_rungs import epochs_of_rungs, renumber, renumbered
 from gsfl_tune.search.samplers.factory import draws_everything, fixed_params, whole_space
 from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.samplers.spaces import plain_space
 from gsfl_tune.search.study.compatibility import changeable, differences
+from gsfl_tune.search.study.goals import RECORDED
 from gsfl_tune.search.study.journal import open_journal, read_studies, study_attributes
 from gsfl_tune.search.study.reconcile import flat, study_signature
 
@@ -98,10 +100,10 @@ def change_space(
 ) -> None:
     """Writes the studies of a run again as studies of another space.
 
-    Trials that are configurations of the new space keep number, state, values and rungs. The others
-    end as FAIL with the reason; no scheduler or finalist counts them. Their old content is kept in
-    their user attribute `OUTSIDE`: TPE learns from it, and a later change that includes them again
-    restores it.
+    Trials that are configurations of the new space keep number, state and values, and their rungs
+    at the same epochs, see `renumber`. The others end as FAIL with the reason; no scheduler or
+    finalist counts them. Their old content is kept in their user attribute `OUTSIDE`: TPE learns
+    from it, and a later change that includes them again restores it.
 
     The journal is replaced in one step: after a kill it is either the old or the new one.
 
@@ -146,32 +148,40 @@ class _Was:
     state: TrialState
     values: list[float] | None
     rungs: dict[int, float]
+    epochs: list[int]
 
     @classmethod
     def of(cls, trial: FrozenTrial, experiment: Experiment) -> _Was:
         """Reads what was kept of it, else takes the trial from its own experiment."""
         kept = trial.user_attrs.get(OUTSIDE)
         if kept is not None:
+            found, state = kept["leaves"], TrialState[kept["state"]]
             rungs = {int(k): value for k, value in kept["rungs"].items()}
-            return cls(
-                kept["leaves"], kept["params"], TrialState[kept["state"]], kept["values"], rungs
-            )
+            # An earlier version did not keep them.
+            epochs = kept.get("epochs") or epochs_of_rungs(experiment, found)
+            return cls(found, kept["params"], state, kept["values"], rungs, epochs)
         waits = fixed_params(trial) if trial.state == TrialState.WAITING else None
         drawn = dict(trial.params if waits is None else waits)
         found = _leaves_of(experiment, drawn)
-        return cls(found, drawn, trial.state, trial.values, dict(trial.intermediate_values))
+        rungs, epochs = dict(trial.intermediate_values), epochs_of_rungs(experiment, found)
+        return cls(found, drawn, trial.state, trial.values, rungs, epochs)
 
-    def to_json(self, found: Fit, drawn: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-        """Returns the user attribute, with the trial's form and distributions in the new space."""
+    def to_json(
+        self, found: Fit, drawn: Mapping[str, BaseDistribution], after: Experiment
+    ) -> dict[str, Any]:
+        """Returns the user attribute, with the trial's form, distributions and rungs in `after`."""
         comparable = found.comparable and self.state in _VALUED and bool(found.params)
         texts = {name: distribution_to_json(each) for name, each in drawn.items()}
+        rungs = renumbered(self.rungs, self.epochs, epochs_of_rungs(after, self.leaves))
+        history = {"params": found.params, "distributions": texts, "rungs": rungs}
         return {
             "leaves": self.leaves,
             "params": self.params,
             "state": self.state.name,
             "values": self.values,
             "rungs": {str(k): value for k, value in self.rungs.items()},
-            "history": {"params": found.params, "distributions": texts} if comparable else None,
+            "epochs": self.epochs,
+            "history": history if comparable else None,
         }
 
 
@@ -258,8 +268,9 @@ def _moved(trial: FrozenTrial, found: Fit, before: Experiment, after: Experiment
     """Returns the trial in the form of the new study."""
     moved = copy.deepcopy(trial)
     whole = whole_space(after.space)
-    # Internal data of samplers belongs to the old space.
-    moved.system_attrs = {}
+    # Internal data of samplers belongs to the old space. Constraints are about the trial alone.
+    kept = {key: each for key, each in trial.system_attrs.items() if key.startswith(RECORDED)}
+    moved.system_attrs = kept
     drawn = {name: whole[name] for name in found.params}
     if not found.outside:
         moved.params, moved.distributions = dict(found.params), drawn
@@ -270,6 +281,7 @@ def _moved(trial: FrozenTrial, found: Fit, before: Experiment, after: Experiment
                 moved.user_attrs["reason"] = trial.user_attrs["failed"]
             moved.state, moved.values = was.state, was.values
             moved.intermediate_values = was.rungs
+        renumber(moved, was.epochs, epochs_of_rungs(after, was.leaves))
         if fixed_params(trial) is not None:
             moved.system_attrs["fixed_params"] = dict(found.params)
         if moved.state == TrialState.WAITING:
@@ -281,7 +293,7 @@ def _moved(trial: FrozenTrial, found: Fit, before: Experiment, after: Experiment
     moved.user_attrs["reason"] = f"outside the changed space: {'; '.join(found.outside)}"
     try:
         was = _Was.of(trial, before)
-        moved.user_attrs[OUTSIDE] = was.to_json(found, drawn)
+        moved.user_attrs[OUTSIDE] = was.to_json(found, drawn, after)
     except (UserError, ValueError):
         pass  # a refused combination has no result
     # It is not a trial of the new space, so its point must not count as tried.

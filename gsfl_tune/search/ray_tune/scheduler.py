@@ -12,6 +12,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from gsfl_tune.experiment.search_config import SchedulerConfig
 from gsfl_tune.search.ray_tune.searcher import StudySearcher, others_of
 from gsfl_tune.search.ray_tune.worker_losses import failure
+from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.schedulers.asha import Asha
 from gsfl_tune.search.schedulers.pareto_asha import ParetoAsha
 from gsfl_tune.search.study.goals import Goals, knn_by_epoch, others_by_rung
@@ -40,6 +41,8 @@ def create_asha(
     }
     known = []
     for trial in study.trials():
+        if OUTSIDE in trial.user_attrs:
+            continue  # its rungs and pretraining stay in its attributes, for a later change
         others = others_by_rung(trial)
         values = {
             k: (value, others.get(k, {}))

@@ -259,5 +259,7 @@ def _of_another_space(trial: FrozenTrial) -> FrozenTrial | None:
     }
     earlier.state = TrialState[kept["state"]]
     earlier.values = kept["values"]
-    earlier.intermediate_values = {int(k): value for k, value in kept["rungs"].items()}
+    # A journal of an earlier version has them with their old numbers alone.
+    rungs = kept["history"].get("rungs", kept["rungs"])
+    earlier.intermediate_values = {int(k): value for k, value in rungs.items()}
     return earlier

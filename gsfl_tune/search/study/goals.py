@@ -17,12 +17,14 @@ from gsfl_tune.experiment.constraints import Constraint, parse_constraint
 from gsfl_tune.experiment.metrics import LATENCY, MEASURED, Direction, metric_of
 from gsfl_tune.experiment.search_config import SearchConfig
 
+# User attribute of a trial: by rung, the first objective, where there are several.
+RUNGS = "rungs"
 # User attribute of a trial: by rung, the numbers besides the first objective.
 OTHERS = "others"
 # User attribute of a trial: by epoch of its pretraining, the accuracy of nearest neighbours.
 PRETRAINING = "pretrain_knn"
-# Optuna's system attribute of one constraint.
-_RECORDED = "constraints:"
+# Begin of Optuna's system attribute of one constraint.
+RECORDED = "constraints:"
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Goals:
 
 def recorded(violations: Mapping[str, float]) -> dict[str, float]:
     """Returns the system attributes in which Optuna keeps constraints."""
-    return {f"{_RECORDED}{text}": value for text, value in violations.items()}
+    return {f"{RECORDED}{text}": value for text, value in violations.items()}
 
 
 def violation(trial: Any) -> float:

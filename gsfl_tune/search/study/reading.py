@@ -9,7 +9,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.metrics import Direction
-from gsfl_tune.search.study.goals import Goals, feasible, violation
+from gsfl_tune.search.samplers.history import OUTSIDE
+from gsfl_tune.search.study.goals import RUNGS, Goals, feasible, violation
 from gsfl_tune.search.study.proposals import Proposals
 from gsfl_tune.search.study.tally import Tally
 
@@ -58,10 +59,12 @@ class StudyReading:
         return len(self._proposals.tried)
 
     def rungs(self, trial: FrozenTrial) -> Mapping[int, float]:
-        """Returns the objective at every rung that a trial has reached."""
+        """Returns the objective at every rung that a trial has reached; none outside the space."""
         if not self.goals.several:
             return trial.intermediate_values
-        return {int(k): value for k, value in trial.user_attrs.get("rungs", {}).items()}
+        # Its attributes stay, for a change that takes it back.
+        known = {} if OUTSIDE in trial.user_attrs else trial.user_attrs.get(RUNGS, {})
+        return {int(k): value for k, value in known.items()}
 
     def value(self, trial: FrozenTrial) -> float | None:
         """Returns the (first) objective of a finished trial, or None without one."""

@@ -18,6 +18,7 @@ from gsfl_tune.search.samplers.factory import fixed_params, whole_space
 from gsfl_tune.search.study.compatibility import sign_study
 from gsfl_tune.search.study.goals import (
     OTHERS,
+    RUNGS,
     Goals,
     latest_others,
     others_by_rung,
@@ -192,7 +193,7 @@ class Study(Pausing, Noting):
                 self.note(number, OTHERS, known | {str(k): dict(others)})
             if self.goals.several:
                 rungs = {str(rung): known for rung, known in self.rungs(frozen).items()}
-                self.note(number, "rungs", rungs | {str(k): float(value)})
+                self.note(number, RUNGS, rungs | {str(k): float(value)})
                 return
             self._storage.set_trial_intermediate_value(frozen._trial_id, k, float(value))
 
