@@ -60,10 +60,12 @@ def spread(values: Sequence[float], form: str = ".1f") -> str:
 
 def _script(path: str) -> list[str]:
     """A script as whoever runs it again calls it, whatever folder the project is in here."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None:  # python -m
+        return ["-m", spec.name.removesuffix(".__main__")]
     with suppress(ValueError):
         path = str(Path(path).resolve().relative_to(RESULTS.parents[1]))
-    folder, _, name = path.rpartition("/")
-    return ["-m", folder.replace("/", ".")] if name == "__main__.py" else [path]
+    return [path]
 
 
 def _lines(*command: str) -> list[str]:

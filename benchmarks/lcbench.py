@@ -15,8 +15,8 @@ good enough (`search.scheduler.promote`).
 `search.warm_start` would choose them (tasks are drawn by the seed; their own defaults are the
 middle). It is the only one that knows other tasks, beside the informed defaults.
 
-    python benchmarks/lcbench.py                 # some twenty minutes of one core
-    python benchmarks/lcbench.py --seeds 1 --tasks 4
+    python -m benchmarks.lcbench                 # some twenty minutes of one core
+    python -m benchmarks.lcbench --seeds 1 --tasks 4
 """
 
 from __future__ import annotations

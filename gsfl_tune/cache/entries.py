@@ -19,8 +19,8 @@ from gsfl_tune.experiment.units import decimal_size
 
 # The folders of a cache. Nothing outside of them is ever evicted.
 KINDS = (
-    *("decoded", "features", "prefix", "projections", "groups", "teachers", "pretrained"),
-    *("int8", "remote", "digests", "looks", "splits"),
+    *("decoded", "features", "prefix", "projections", "groups", "teachers", "texts"),
+    *("pretrained", "int8", "remote", "digests", "looks", "splits"),
 )
 
 DIRECTORY_VARIABLE = "GSFL_TUNE_CACHE"

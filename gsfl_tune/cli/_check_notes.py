@@ -24,7 +24,8 @@ def notes(experiment: Experiment) -> list[str]:
             "training.finetune.optimizer: schedule_free keeps its rate after the warm-up; "
             "training.finetune.schedule is for the other optimizers."
         )
-    return found + _prefix_notes(experiment)
+    # Epochs that a plan decides count as some: the last blocks may be trained.
+    return found + _prefix_notes(experiment.provisional())
 
 
 def _warm(experiment: Experiment) -> list[str]:

@@ -46,6 +46,23 @@ def test_list_is_the_default_and_fits_80_columns(cache, command):
     assert total == f"3.0 MB in {cache}"
 
 
+def test_texts_of_classes_are_listed_evicted_and_cleared(cache, command, monkeypatch):
+    def embed(name, size):
+        path = cache / "texts" / name
+        acquire(path, lambda p: p.write_bytes(b"x" * size) and None, what="texts of birds").close()
+
+    embed("t.npy", 700)
+    assert "texts of birds" in command("cache").out
+    kinds = json.loads(command("cache", "size", "--json").out)["kinds"]
+    assert kinds["texts"] == {"entries": 1, "bytes": 700}
+    os.utime(cache / "texts" / "t.npy.json", (0, 0))
+    monkeypatch.setenv("GSFL_TUNE_CACHE_LIMIT", "3003000B")
+    embed("u.npy", 500)
+    assert not (cache / "texts" / "t.npy").exists()
+    assert "removed 1 entries" in command("cache", "clear", "--kind", "texts", "--yes").out
+    assert left(cache) == {"d.arrow", "f.npy", "g.npy"}
+
+
 def test_list_says_what_is_in_use(cache, command):
     with acquire(cache / "features" / "g.npy", lambda path: None):
         (line,) = [line for line in command("cache").out.splitlines() if "resnet50" in line]

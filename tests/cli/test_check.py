@@ -146,6 +146,10 @@ def test_what_the_last_blocks_cache_is_said(tmp_path, capsys):
     )
     assert main(["check", str(file), "--set", "data.views=0"]) == 0
     assert "augments anew in every epoch" in " ".join(capsys.readouterr().out.split())
+    # A time budget decides how many epochs there are.
+    file.write_text(file.read_text().replace("epochs: 1, ", "") + "search: {time_budget: 10m}\n")
+    assert main(["check", str(file)]) == 0
+    assert "take up to 62.5 MiB of the cache" in " ".join(capsys.readouterr().out.split())
 
 
 def test_passes_are_those_of_the_stages_that_a_plan_may_have(file, capsys):

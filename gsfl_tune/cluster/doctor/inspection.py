@@ -108,14 +108,19 @@ def data_paths(experiment: Experiment) -> list[str]:
             paths = [path for path in paths if os.path.exists(path)]
         paths += [data.root] if data.root is not None else []
     for leaf in (
-        *("data.exclude", "data.class_text", "data.synthetic", "data.augment.restorer"),
-        *("model.weights", "model.weights_b", "model.groups.taxonomy", "training.teacher"),
-        "search.cost_matrix",
+        *("data.exclude", "data.class_text", "data.text_weights", "data.unlabelled"),
+        *("data.synthetic", "data.augment.restorer", "model.weights", "model.weights_b"),
+        *("model.groups.taxonomy", "training.teacher", "search.cost_matrix"),
     ):
         # Loading has made the paths of files absolute; what is left are names.
-        values = [str(value) for value in experiment.values(leaf)]
+        values = [each for value in experiment.values(leaf) for each in _texts(value)]
         paths += [value for value in values if value.startswith("/") or "://" in value]
     return list(dict.fromkeys(paths))
+
+
+def _texts(value: Any) -> list[str]:
+    """Returns the items of a list, or the one value, as text."""
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
 def stored_at(experiment: Experiment) -> str | None:

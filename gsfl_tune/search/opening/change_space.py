@@ -86,7 +86,7 @@ def changed_lines(run: RunDirectory, experiment: Experiment) -> list[str]:
             "\n".join(
                 [
                     "--change-space: found changes of the search itself; allowed are changes of "
-                    "what a trial can be (data, model, loss, training)",
+                    "what a trial can be (data, model, loss, pretrain, training)",
                     *fixed,
                     "leave these as they were, or begin a new run",
                 ]

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from gsfl_tune.cluster import data_paths
+from gsfl_tune.experiment import Experiment
 from tests.cluster.nodes import PACKAGE, Nodes, can_unshare, mounted
 
 EXPERIMENT = """\
@@ -184,6 +186,23 @@ def test_trials_take_gpus_evenly_and_a_cluster_may_grow(nodes: Nodes, home: Path
     done = nodes.gsfl_tune("doctor", "--address", nodes.address)
     assert done.returncode == 0, done.stdout
     assert "4x80G" in done.stdout
+
+
+def test_every_file_that_trials_read_is_asked_for(tmp_path: Path) -> None:
+    for folder in ("data/ash", "more", "most"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("texts.csv", "text.pt"):
+        (tmp_path / file).touch()
+    text = (
+        f"name: x\ndata:\n  source: folder\n  path: {tmp_path}/data\n"
+        f"  unlabelled: [{tmp_path}/more, {tmp_path}/most]\n  class_text: {tmp_path}/texts.csv\n"
+        f"  text_model: ViT-B-32\n  text_weights: {tmp_path}/text.pt\n"
+        "model: {weights: none, classifier_init: class_text}\n"
+        "training: {method: fixmatch, finetune: {epochs: 2}}\n"
+    )
+    names = ("data", "more", "most", "text.pt", "texts.csv")
+    asked = data_paths(Experiment.parse(text, file="x"))
+    assert sorted(asked) == [str(tmp_path / name) for name in names]
 
 
 def test_this_machine_alone_is_asked_without_ray(home: Path, tmp_path: Path) -> None:

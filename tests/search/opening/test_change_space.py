@@ -227,6 +227,7 @@ def test_the_search_itself_stays_what_it_is(run: RunDirectory, override: str) ->
         changed_lines(run, experiment(override, "model.dropout=0.3"))
     path = override.partition("=")[0]
     assert "changes of the search itself" in str(refused.value)
+    assert "(data, model, loss, pretrain, training)" in str(refused.value)
     assert f"  {path}: was" in str(refused.value)
     assert "model.dropout" not in str(refused.value)
     assert run.journal.read_bytes() == content
