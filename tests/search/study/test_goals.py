@@ -131,6 +131,14 @@ def test_four_objectives_are_kept_at_every_rung_and_make_a_front(run: RunDirecto
     assert [trial.number for trial in choose_finalists(again, 5)] == [1, 2]
 
 
+@pytest.mark.parametrize(("metric", "value"), [("accuracy", 0.25), ("nll", 0.75)])
+def test_a_rung_of_a_pretraining_is_better_the_more_neighbours_are_right(
+    run: RunDirectory, metric: str, value: float
+) -> None:
+    study = open_study(experiment(f"search.metric=validation/{metric}"), run)
+    assert study.goals.of_accuracy(0.25) == value
+
+
 def test_runs_from_before_the_keys_go_on() -> None:
     from gsfl_tune.search.study.compatibility import differences
 

@@ -9,7 +9,7 @@ import pytest
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import open_study
+from gsfl_tune.search import open_study, plain_space
 from gsfl_tune.search.study.first_trials import enqueue_first_trials
 from gsfl_tune.search.study.warm_start import count_of, earlier_trials
 from tests.search.experiments import experiment
@@ -70,6 +70,22 @@ def test_a_run_that_has_no_more_leaves_its_turns_to_the_others(tmp_path: Path) -
     one, other = earlier(tmp_path / "a", numbers=[8]), earlier(tmp_path / "b")
     found = earlier_trials(_new(one, other), [one, other])
     assert [(Path(each.run).name, each.number) for each in found] == [("a", 0), ("b", 3), ("b", 5)]
+
+
+def test_each_study_learns_from_its_own(tmp_path: Path) -> None:
+    tuned, matched = earlier(tmp_path / "a", "search.control=tuned"), earlier(tmp_path / "b")
+    made = experiment("search.control=tuned")
+    study = open_study(plain_space(made), RunDirectory(tmp_path / "a"), "control")
+    study.enqueue({"model.latent_dim": 16}, "test")
+    asked = study.ask()
+    assert asked is not None
+    study.complete(asked.number, 0.01, 0)
+    study.close()
+    assert earlier_trials(_new(tuned), [tuned])[0].number == 3
+    [own] = earlier_trials(plain_space(_new(tuned)), [tuned], "control")
+    assert (own.number, own.params["model.latent_dim"]) == (0, 16)
+    # A run whose control has no search of its own has only its search to tell of.
+    assert earlier_trials(plain_space(_new(matched)), [matched], "control")[0].number == 3
 
 
 def test_they_are_tried_after_the_users_own_and_never_stopped(
