@@ -230,6 +230,11 @@ def test_an_experiment_takes_overrides_and_a_path_does_not(command, bundle_path,
     refused = command("evaluate", bundle_path, folder, "--set", "data.split.test=0.4")
     assert refused.code == 2
     assert "--set" in refused.err
+    # The bundle knows nothing of files that are cut off.
+    (folder / "ant" / "0.png").write_bytes((folder / "ant" / "0.png").read_bytes()[:-30])
+    assert "data.truncated: accept" in command("evaluate", bundle_path, file).err
+    answer = command("evaluate", bundle_path, file, "--set", "data.truncated=accept", "--json")
+    assert (answer.code, json.loads(answer.out)["broken"]) == (0, 0)
 
 
 def test_a_broken_image_is_named_on_stderr(command, bundle_path, folder):
