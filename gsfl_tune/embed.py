@@ -21,6 +21,7 @@ from gsfl_tune.data import Dataset, cache_directory
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.named_images import NamedImages, NotFound
 from gsfl_tune.data.sources import Source, create_source, detect_source
+from gsfl_tune.data.sources._names import as_utf8
 from gsfl_tune.data.sources._walk import why_left_out
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
@@ -155,14 +156,14 @@ def _labelled(bundle: Bundle, source: Source, on_error: OnError) -> Images:
 
 
 def _unlabelled(bundle: Bundle, path: str, on_error: OnError, why: str) -> Images:
-    named = NamedImages([path])
+    named = NamedImages([path], any_name=True)
     found = [item for item in named if not isinstance(item, NotFound)]
     if not found:
         raise UserError(why)
 
     def batches() -> Batches:
         for names, squares in bundle.squares(found, batch_size=_BATCH, on_error=on_error):
-            yield [Named(name) for name in names], squares
+            yield [Named(as_utf8(name)) for name in names], squares
 
     lines = [f"no labels, because this is not a data set: {why.splitlines()[-1]}", *named.told()]
     return Images(batches(), len(found), lines)

@@ -100,7 +100,7 @@ def open_images(bundle: Bundle, names: Sequence[str], cache: Path) -> AdaptedTo:
     images = DecodedImages(
         file, rows, [0] * len(rows), [paths[row] for row in rows], state.hexdigest(), _NAME
     )
-    notices = source.told()
+    notices = [*source.told(), *source.problems]
     if trained.get("crop") == "box" and not boxes:
         notices.append("the bundle was trained on boxes cut out of images; these have none")
     small = int((images.sizes.min(axis=1) < how.image_size).sum())

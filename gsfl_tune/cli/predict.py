@@ -94,7 +94,7 @@ class Predict(Command):
             if args.threshold is not None:
                 threshold = bundle.threshold(args.threshold, "--threshold")
             names = chain(args.images, chain.from_iterable(map(names_of_list, args.files_from)))
-            named = NamedImages(names, allow_url=args.allow_url)
+            named = NamedImages(names, allow_url=args.allow_url, any_name=True)
             tables = _tables(args, bundle, threshold, stack)
             found: Iterable[str | NotFound] = named
             total = None
@@ -196,16 +196,18 @@ def _write(
     threshold: float | None,
 ) -> None:
     """Prints each prediction as it comes, or writes it into the tables."""
+    from gsfl_tune.data.sources._names import as_utf8
+
     number = -1
     for number, prediction in enumerate(predictions):
         for table in tables:
             table.add(prediction)
         if args.json:
-            item = json.dumps(prediction.to_json(), indent=2, ensure_ascii=False)
+            item = as_utf8(json.dumps(prediction.to_json(), indent=2, ensure_ascii=False))
             print("[" if number == 0 else ",")
             print(textwrap.indent(item, "  "), end="")
         elif not tables:
-            print(("\n" if number else "") + _text(prediction, threshold))
+            print(as_utf8(("\n" if number else "") + _text(prediction, threshold)))
     if args.json:
         print("[]" if number < 0 else "\n]")
     sys.stdout.flush()

@@ -16,7 +16,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import image_file
 from gsfl_tune.data.digests import in_threads
-from gsfl_tune.data.formats import why_no_image
+from gsfl_tune.data.formats import NEEDS_HEIF, heif, why_no_image
 from gsfl_tune.data.sources import Reader, Source
 
 # Most bytes of pixels in a record batch, which has at most 256 images.
@@ -205,14 +205,23 @@ def decode_once(
     def build(target: Path) -> None:
         _decode(source, positions, geometry, target, progress)
 
-    lock = acquire(
-        cache / "decoded" / f"{key.hexdigest()}.arrow",
-        build,
-        what=f"{name or 'images'}, {len(positions):,} images, {geometry.side} px, {geometry.fit}",
-        size=len(positions) * geometry.side**2 * 3,
-    )
-    file = DecodedFile(lock.path, geometry.side)
-    lock.keep_with(file)
+    def opened() -> DecodedFile:
+        what = f"{name or 'images'}, {len(positions):,} images"
+        lock = acquire(
+            cache / "decoded" / f"{key.hexdigest()}.arrow",
+            build,
+            what=f"{what}, {geometry.side} px, {geometry.fit}",
+            size=len(positions) * geometry.side**2 * 3,
+        )
+        file = DecodedFile(lock.path, geometry.side)
+        lock.keep_with(file)
+        return file
+
+    file = opened()
+    if NEEDS_HEIF in file.reasons and heif():
+        # Decoded before the package was there. Files without such images keep their key.
+        key.update(b"heif")
+        file = opened()
     return file
 
 

@@ -67,7 +67,9 @@ class _Seen(NamedTuple):
 def read_contents(source: Source, cache: Path) -> Contents:
     """Reads the digest and the extreme values of every image of a source.
 
-    Both are kept in ``cache`` under (path, size, time of change). So a second start reads no image.
+    Both are kept in ``cache`` under (path, size, time of change). So a second start reads no image,
+    except those that could not be read: a repair of rights or of a mount changes neither size nor
+    time.
     """
     known = source.known_digests()
     if known is not None:
@@ -79,16 +81,21 @@ def read_contents(source: Source, cache: Path) -> Contents:
     for sample in source.samples:
         entry = remembered.get(sample.path)
         fresh = entry is not None and sample.stamp is not None and entry[0] == sample.stamp
-        found.append(entry[1] if fresh and entry is not None else None)
+        seen = entry[1] if fresh and entry is not None else None
+        # Earlier versions kept what could not be read.
+        found.append(None if seen and seen.digest == _unreadable(sample.path) else seen)
     missing = [position for position, seen in enumerate(found) if seen is None]
     if missing:
         with activity("reading images", len(missing), "images") as step:
             for position, seen in in_threads(source.readers(missing), _see):
-                path = source.samples[position].path
-                found[position] = seen or _Seen(_hash(_UNREADABLE + path.encode()), None)
+                found[position] = seen
                 step.done += 1
-        _save(file, source, found)
-    every = [seen for seen in found if seen is not None]
+        if any(found[position] for position in missing):
+            _save(file, source, found)
+    every = [
+        seen or _Seen(_unreadable(sample.path), None)
+        for seen, sample in zip(found, source.samples, strict=True)
+    ]
     extremes = {place: seen.extremes for place, seen in enumerate(every) if seen.extremes}
     marked = {place for place, seen in enumerate(every) if seen.marked}
     return Contents([seen.digest for seen in every], extremes, marked)
@@ -120,6 +127,10 @@ def in_threads(
 
 def _hash(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
+
+
+def _unreadable(path: str) -> bytes:
+    return _hash(_UNREADABLE + path.encode())
 
 
 def _see(reader: Reader) -> _Seen | None:

@@ -15,6 +15,8 @@ _BEGINNINGS = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*",
 )
 # fmt: on
+# Why a photograph of a phone cannot be read, whatever its name.
+NEEDS_HEIF = "a HEIC image: `pip install 'gsfl-tune[heic]'` reads it"
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -27,6 +29,11 @@ def heif() -> bool:
         return False
     register_heif_opener()
     return True
+
+
+def heif_key() -> str:
+    """Returns what a cache key needs of the formats that can be read here; empty without HEIC."""
+    return " heif" if heif() else ""
 
 
 def looks_like_image(path: str) -> bool:
@@ -51,7 +58,7 @@ def why_no_image(content: bytes) -> str | None:
     if content.startswith(_LFS):
         return "a git-LFS pointer, not the image itself (`git lfs pull` fetches it)"
     if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"hevc", b"msf1"):
-        return "a HEIC image: `pip install 'gsfl-tune[heic]'` reads it"
+        return NEEDS_HEIF
     if content.lstrip()[:9].lower() in (b"<!doctype", b"<html>\n") or b"<html" in content[:256]:
         return "a web page, not an image"
     return None

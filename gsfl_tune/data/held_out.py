@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gsfl_tune.cache.building import acquire
+from gsfl_tune.data.formats import heif_key
 from gsfl_tune.data.grouping import (
     Grouping,
     Nearness,
@@ -71,8 +72,7 @@ def find_grouping(
     theirs = [digests[position] for position in positions]
     cut = "" if margin is None else f" box {margin:.9g}"
     key = hashlib.blake2b(
-        f"{_VERSION} {config.model_dump_json()} {reading.key} {source.revision}{cut}".encode(),
-        digest_size=16,
+        f"{_known(config)} {reading.key} {source.revision}{cut}".encode(), digest_size=16
     )
     for sample, digest in zip(samples, theirs, strict=True):
         key.update(f"{sample.label} {sample.part} {sample.group} {sample.path}\n".encode() + digest)
@@ -117,11 +117,16 @@ def told_before(source: Source, config: SplitConfig, cache: Path) -> list[str] |
 
 def _told_file(source: Source, config: SplitConfig, cache: Path) -> Path:
     """Names the notices by sizes and times of change of the files instead of their content."""
-    key = hashlib.blake2b(f"{_VERSION} {config.model_dump_json()}".encode(), digest_size=16)
+    key = hashlib.blake2b(_known(config).encode(), digest_size=16)
     # Synthetic images do not change what is said of the others.
     for each in (source.samples[position] for position in source.originals):
         key.update(f"{each.label} {each.part} {each.group} {each.stamp} {each.path}\n".encode())
     return cache / "splits" / f"{key.hexdigest()}.told"
+
+
+def _known(config: SplitConfig) -> str:
+    """Returns how keys of the cache begin: the code, the packages and the settings."""
+    return f"{_VERSION}{heif_key()} {config.model_dump_json()}"
 
 
 def _write(target: Path, notices: list[str]) -> None:

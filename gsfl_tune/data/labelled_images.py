@@ -155,7 +155,8 @@ def _decode(
         source.classes,
         part,
         broken,
-        [*source.told(), *unlabelled_told(unlabelled, len(positions))],
+        # Problems too: they name rows that are not scored.
+        [*source.told(), *source.problems, *unlabelled_told(unlabelled, len(positions))],
         unlabelled,
         [digests[positions[row]] for row in rows.tolist()],
     )

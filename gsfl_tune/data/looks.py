@@ -22,6 +22,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.data._pillow import any_size
 from gsfl_tune.data.digests import in_threads
+from gsfl_tune.data.formats import heif_key
 from gsfl_tune.data.image_file import Box, Reading, load_square
 from gsfl_tune.data.sources import Reader, Source
 
@@ -162,7 +163,7 @@ def looks_of(
         margin: Margin of boxes that are cut out, as a share of their sides; None for whole images.
     """
     cut = "" if margin is None else f" box {margin:.9g}"
-    key = f"{_VERSION} {reading.key} {source.revision}{cut}"
+    key = f"{_VERSION} {reading.key} {source.revision}{cut}{heif_key()}"
     state = hashlib.blake2b(key.encode(), digest_size=16)
     for digest, sample in zip(digests, source.samples, strict=True):
         state.update(digest)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gsfl_tune.data.fetch import is_url
-from gsfl_tune.data.sources._names import counted
+from gsfl_tune.data.sources._names import NOT_UTF8, counted, is_utf8
 from gsfl_tune.data.sources._walk import is_junk, walk, why_left_out
 from gsfl_tune.experiment.errors import UserError
 
@@ -37,6 +37,8 @@ class NamedImages:
     Args:
         names: Files, folders, patterns (``**`` for folders at any depth) and URLs.
         allow_url: Whether URLs may be fetched.
+        any_name: Whether names that are not UTF-8 are used too, for a caller that only reads and
+            shows.
 
     Attributes:
         left_out: Counts of files in folders and patterns that are not images, by reason.
@@ -44,6 +46,7 @@ class NamedImages:
 
     names: Iterable[str]
     allow_url: bool = False
+    any_name: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[str | NotFound]:
@@ -60,7 +63,8 @@ class NamedImages:
         if os.path.isdir(name):
             yield from self._folder(name)
         elif os.path.exists(name):
-            yield name
+            wrong = not self.any_name and not is_utf8(name)
+            yield NotFound(name, "the name is not UTF-8; rename it") if wrong else name
         elif is_url(name):
             yield name if self.allow_url else NotFound(name, "a URL, fetched with --allow-url only")
         elif glob.has_magic(name):
@@ -70,7 +74,7 @@ class NamedImages:
 
     def _folder(self, name: str) -> Iterator[str | NotFound]:
         try:
-            listing = walk(Path(name))
+            listing = walk(Path(name), any_name=self.any_name)
         except OSError as error:
             yield NotFound(name, f"the folder cannot be listed ({error.strerror})")
             return
@@ -93,6 +97,8 @@ class NamedImages:
                     self.left_out[f"in {junk}/"] += count
             elif not os.path.isdir(match):
                 reason = why_left_out(Path(match))
+                if reason is None and not self.any_name and not is_utf8(match):
+                    reason = NOT_UTF8
                 if reason is None:
                     given += 1
                     yield match

@@ -43,7 +43,7 @@ def prepare(
         parts: Parts to decode now, of ``pool`` (training and validation) and ``test``; others are
             decoded at their first use.
         progress: Called from time to time with (images done, all images) while decoding.
-        reading: Settings of a bundle for reading; default: those of the configuration.
+        reading: Settings of a bundle for values of pixels; default: those of the configuration.
 
     Raises:
         UserError: With all problems of the data.
@@ -71,7 +71,13 @@ def prepare(
     if reading is None:
         reading = _reading(source, contents, config)
     else:
-        reading = dataclasses.replace(reading, cut_bottom=source.cut_bottom)
+        # What is read, and not which values: that is up to the images.
+        reading = dataclasses.replace(
+            reading,
+            max_pixels=config.max_pixels,
+            truncated=config.truncated == "accept",
+            cut_bottom=source.cut_bottom,
+        )
     margin = config.crop_margin if config.crop == "box" else None
     geometry = Geometry(side or square_side(config.largest_image_size), config.fit, reading, margin)
     dataset = Dataset(source, contents.digests, geometry, config, cache, progress)

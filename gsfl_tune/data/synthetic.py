@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.digests import Contents, read_contents
 from gsfl_tune.data.exclude import Rest
+from gsfl_tune.data.image_file import load_image
 from gsfl_tune.data.looks import Looks
 from gsfl_tune.data.marks import MADE
 from gsfl_tune.data.near import near_duplicates
@@ -184,6 +185,9 @@ class _Joined(Source):
         vars(self).update(vars(whole))
         self._whole, self._own, self._first = whole, own, len(whole.samples)
         self.samples = [*whole.samples, *own.samples]
+        if self.cut_bottom:
+            # Squares and features of before, with these rows, are not taken out of a cache.
+            self.revision = f"{self.revision} synthetic 2".lstrip()
         self.synthetic = dict(enumerate(made_from, start=self._first))
 
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
@@ -206,13 +210,15 @@ class _Joined(Source):
         return Annotations.joined([theirs, none])
 
 
-def _read(file: Path, cut_bottom: int) -> bytes | Image.Image:
+def _read(file: Path, cut_bottom: int) -> bytes:
     content = file.read_bytes()
     if not cut_bottom:
         return content
-    # These rows are cut off every image of the source; a synthetic one was made without them.
-    with Image.open(io.BytesIO(content)) as image:
-        return ImageOps.expand(image.convert("RGB"), (0, 0, 0, cut_bottom))
+    # These rows are cut off every file of the source; a synthetic image was made without them.
+    # As a file again, in a format without loss, since nothing is cut off what is no file.
+    padded = io.BytesIO()
+    ImageOps.expand(load_image(content), (0, 0, 0, cut_bottom)).save(padded, "PPM")
+    return padded.getvalue()
 
 
 def join_training(

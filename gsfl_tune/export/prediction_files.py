@@ -12,6 +12,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gsfl_tune.data.sources._names import as_utf8
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.predictor import Prediction
 
@@ -54,7 +55,7 @@ class PredictionFile(ABC):
     def add(self, prediction: Prediction) -> None:
         """Adds the row of an image."""
         # The file must be valid text even if a name is not.
-        row: list[Any] = [os.fsencode(prediction.path).decode("utf-8", "replace")]
+        row: list[Any] = [as_utf8(prediction.path)]
         for name, value in zip(prediction.classes, prediction.probabilities, strict=True):
             row += [name, value]
         if self._threshold:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.adaptation.images import open_images
+from gsfl_tune.adaptation.judge import open_judge
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import load_bundle
 
@@ -74,6 +75,18 @@ def test_a_table_is_a_data_set_whose_labels_do_not_matter(bundle, folder, tmp_pa
     assert len(found.images) == 6
     with pytest.raises(UserError, match="several kinds"):
         open_images(bundle, [str(tmp_path / "t.csv"), str(folder)], tmp_path / "cache")
+
+
+def test_rows_that_are_not_used_are_named(bundle, folder, tmp_path):
+    for at, name in (("adapt", "deep/er/1.png"), ("judge", "0.png")):
+        rows = [f"{folder / name},flat", f"{folder / '2.png'},rising,truly", "https://host/x,flat"]
+        (tmp_path / f"{at}.csv").write_text("\n".join(["image,label", *rows]))
+    found = open_images(bundle, [str(tmp_path / "adapt.csv")], tmp_path / "cache")
+    judge = open_judge(bundle, str(tmp_path / "judge.csv"), found, tmp_path / "cache")
+    assert (len(found.images), len(judge.images)) == (1, 1)
+    for notices in (found.notices, judge.notices):
+        assert any("number of fields" in line for line in notices)
+        assert any("found the address https://host/x" in line for line in notices)
 
 
 def test_images_of_a_folder_without_a_label_in_its_table_are_used(bundle, folder, tmp_path):

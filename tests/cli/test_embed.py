@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -137,6 +138,23 @@ def test_images_without_labels(command, bundle_path, images, tmp_path):
     f = np.stack(table["f"].to_numpy())
     near = NearestNeighbors(n_neighbors=1, metric="cosine").fit(f).kneighbors(f)[1]
     assert near[:, 0].tolist() == [0, 1, 2]
+
+
+def test_names_that_are_not_utf_8(command, bundle_path, images, folder, tmp_path):
+    """A plain folder embeds them, with U+FFFD in the name; a data set leaves them out."""
+    out = tmp_path / "features.parquet"
+    odd = os.fsdecode(b"\xfcber.png")
+    (tmp_path / "album").mkdir()
+    for name in ("a.png", odd):
+        shutil.copy(images[1], tmp_path / "album" / name)
+    answer = command("embed", bundle_path, tmp_path / "album", "-o", out)
+    assert answer.code == 0
+    names = [Path(path).name for path in columns(out)["path"]]
+    assert names == ["a.png", "\ufffdber.png"]
+    shutil.copy(images[1], folder / "test" / CLASSES[0] / odd)
+    answer = command("embed", bundle_path, folder, "-o", out)
+    assert "left out: 1 file: names that are not UTF-8 1" in answer.err
+    assert len(columns(out)["path"]) == 9
 
 
 def test_parquet_files_have_features_too(command, bundle_path, folder, tmp_path):

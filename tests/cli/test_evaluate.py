@@ -197,6 +197,20 @@ def test_what_is_left_out_is_counted(command, bundle_path, folder):
     assert told in answer.err
 
 
+def test_rows_that_cannot_be_scored_are_named(command, bundle_path, folder):
+    """One row has a field too many, one names two files, and one an address."""
+    (folder / "bee" / "1.jpg").write_bytes((folder / "bee" / "1.png").read_bytes())
+    rows = ["ant/0.png,ant", "bee/0.png,bee,really", "bee/1,bee", "https://host/2.png,bee"]
+    table = folder / "rows.csv"
+    table.write_text("\n".join(["file,label", *rows]))
+    answer = command("evaluate", bundle_path, table, "--json")
+    content = json.loads(answer.out)
+    assert (answer.code, content["images"]) == (0, 1)
+    for said in ("number of fields", "several files are called 1", "found the address"):
+        assert said in answer.err
+        assert any(said in notice for notice in content["notices"])
+
+
 def test_an_experiment_means_its_test_split(command, bundle_path, folder, tmp_path):
     file = tmp_path / "zoo.yaml"
     file.write_text(
@@ -216,6 +230,11 @@ def test_an_experiment_takes_overrides_and_a_path_does_not(command, bundle_path,
     refused = command("evaluate", bundle_path, folder, "--set", "data.split.test=0.4")
     assert refused.code == 2
     assert "--set" in refused.err
+    # The bundle knows nothing of files that are cut off.
+    (folder / "ant" / "0.png").write_bytes((folder / "ant" / "0.png").read_bytes()[:-30])
+    assert "data.truncated: accept" in command("evaluate", bundle_path, file).err
+    answer = command("evaluate", bundle_path, file, "--set", "data.truncated=accept", "--json")
+    assert (answer.code, json.loads(answer.out)["broken"]) == (0, 0)
 
 
 def test_a_broken_image_is_named_on_stderr(command, bundle_path, folder):

@@ -161,6 +161,24 @@ def test_newer_formats_are_found_and_read(command, bundle_path, images, tmp_path
     assert max(difference) < (1e-6 if kind == "JPEG2000" else 0.05)
 
 
+def test_names_that_are_not_utf_8_are_predicted(process, bundle_path, album, tmp_path):
+    """Of an archive in Latin-1; the name in the middle of a folder does not end it."""
+    odd = os.fsdecode(b"b\xfccher.png")
+    shutil.copy(album / "a.png", album / odd)
+    (album / os.fsdecode(b"c\xfc.png")).write_bytes(b"no image")
+    answer = process("predict", bundle_path, album, "--json", "--csv", tmp_path / "t.csv")
+    expected = [str(album / name) for name in ("a.png", "b\ufffdcher.png")]
+    assert paths(answer)[:2] == expected
+    assert len(paths(answer)) == 4
+    assert answer.code == 1
+    assert "c\\udcfc.png: cannot be read as an image" in answer.err
+    assert list(pd.read_csv(tmp_path / "t.csv")["path"])[:2] == expected
+    answer = process("predict", bundle_path, album)
+    assert [line for line in answer.out.splitlines() if line.startswith("/")][:2] == expected
+    assert "deep/er/b.jpg" in answer.out
+    assert "Traceback" not in answer.err
+
+
 def test_what_gives_no_image_is_named(command, bundle_path, album, images):
     (album / "empty").mkdir()
     wrong = [album / "empty", album / "*.gif", album / "nothing"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.data import load_square, prepare
+from gsfl_tune.data.image_file import Reading
 from gsfl_tune.experiment.errors import UserError
 from tests import warm
 from tests.data.conftest import configure, fill, picture, save
@@ -359,6 +361,11 @@ def test_more_pixels_than_allowed_are_broken(tmp_path, cache):
     config = configure("folder", root, max_broken=0.5, max_pixels=9_999)
     (broken,) = prepare(config, cache_dir=cache).broken
     assert "100 x 100 pixels are more than data.max_pixels" in broken.reason
+    # Also as a bundle reads them, which knows the range of values alone.
+    reading = Reading(value_range=(0.0, 9.0))
+    dataset = prepare(config, cache_dir=cache, reading=reading)
+    assert dataset.broken == [broken]
+    assert dataset.reading == dataclasses.replace(reading, max_pixels=9_999)
     assert not prepare(configure("folder", root), cache_dir=cache).broken
 
 

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from gsfl_tune.data import prepare
+from gsfl_tune.data import prepare, square
 from gsfl_tune.data.digests import Contents, read_contents
 from gsfl_tune.data.folds import Fold, fold_of
 from gsfl_tune.data.labelled_images import open_for_evaluation
 from gsfl_tune.data.sources import create_source
-from gsfl_tune.data.synthetic import with_synthetic
 from gsfl_tune.data.training_images import training_images
 from gsfl_tune.experiment.errors import UserError
 
 from .conftest import configure
+from .sources.test_torchvision_sets import make_aircraft
 from .synthetic_folder import write_synthetic
 
 
@@ -273,14 +273,19 @@ def test_other_folders_are_refused(photos, tmp_path, cache, change, found):
         prepare(configure("folder", photos, synthetic=str(folder)), cache_dir=cache)
 
 
-def test_rows_that_a_source_cuts_off_are_not_cut_off_synthetic_images(photos, tmp_path, cache):
-    folder = of_each(photos, tmp_path / "made")
-    data = configure("folder", photos, synthetic=str(folder))
-    source = create_source(data, cache)
-    source.cut_bottom = 7
-    joined, _ = with_synthetic(source, read_contents(source, cache), data, cache)
-    [(place, reader)] = list(joined.readers([20]))
-    assert (place, reader().size) == (20, (96, 103))
+def test_rows_that_a_source_cuts_off_are_not_cut_off_synthetic_images(tmp_path, cache):
+    """The photographer's line of FGVC-Aircraft; nothing black takes its place."""
+    make_aircraft(tmp_path)
+    files = sorted((tmp_path / "fgvc-aircraft-2013b" / "data" / "images").iterdir())
+    for number, file in enumerate(files):
+        scene(number).save(file)
+    folder = write_synthetic(tmp_path / "made", [("707-320", scene(99), [files[0]])])
+    dataset = prepare(configure("aircraft", tmp_path, synthetic=str(folder)), cache_dir=cache)
+    row = dataset.pool.paths.index(str(folder / "0000-707-320" / "00000.png"))
+    assert row in dataset.train_index
+    assert dataset.pool.sizes[[row, 0]].tolist() == [[96, 96], [96, 76]]
+    expected = square(scene(99), dataset.pool.side)
+    np.testing.assert_array_equal(dataset.pool.gather(np.array([row]))[0], expected)
 
 
 def test_nothing_is_known_of_their_boxes(photos, tmp_path, cache):

@@ -12,7 +12,7 @@ from gsfl_tune.data.sources._base import expand
 from gsfl_tune.data.sources._columns import Given, find_roles, told_part
 from gsfl_tune.data.sources._described import METADATA, is_coco, is_csv, is_jsonl
 from gsfl_tune.data.sources._layouts import known_layout
-from gsfl_tune.data.sources._names import JUNK_FOLDERS, is_structure
+from gsfl_tune.data.sources._names import JUNK_FOLDERS, is_structure, is_utf8
 from gsfl_tune.data.sources._remote import TAR
 from gsfl_tune.data.sources._rows import read_rows
 from gsfl_tune.experiment.errors import UserError
@@ -70,6 +70,8 @@ def detect_source(path: str | list[str] | None) -> str:
     if isinstance(path, list):
         return _of_list(path)
     expanded = expand(path)
+    if not is_utf8(expanded):
+        raise UserError(f"{expanded!r}: found a name that is not UTF-8; rename it")
     local = Path(expanded)
     # An existing path is a path, whatever characters it has.
     if not local.exists():

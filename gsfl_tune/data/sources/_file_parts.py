@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from gsfl_tune.data.sources._glued import glued_parts, glued_text
-from gsfl_tune.data.sources._names import PART_NAMES, AmbiguousName, Part, part_of_name, some
+from gsfl_tune.data.sources._names import (
+    NOT_UTF8,
+    PART_NAMES,
+    AmbiguousName,
+    Part,
+    is_utf8,
+    part_of_name,
+    some,
+)
 from gsfl_tune.data.sources._walk import HIDDEN, is_junk
 from gsfl_tune.experiment.errors import UserError
 
@@ -99,7 +107,7 @@ def wanted(
     left_out: Counter[str],
     hidden: tuple[str, ...] = (".", "_"),
 ) -> list[str]:
-    """Returns the files that are not hidden, and that no program made for itself.
+    """Returns the files that are not hidden, that no program made for itself, and named in UTF-8.
 
     Args:
         names: Paths of files.
@@ -115,6 +123,8 @@ def wanted(
             left_out[f"in {junk}/"] += 1
         elif PurePosixPath(name).name.startswith(hidden):
             left_out[HIDDEN] += 1
+        elif not is_utf8(name):
+            left_out[NOT_UTF8] += 1
         else:
             kept.append(name)
     return kept

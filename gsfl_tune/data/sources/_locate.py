@@ -57,25 +57,32 @@ class Locator:
             bases = [base for each in roots for base in _bases(each, part)]
             hits = [sum(self._is_at(base, value) for value in asked) for base in bases]
             self.base = bases[hits.index(max(hits))] if any(hits) else folder
-        self._told = part or (told_part(self.base.name) if self.base not in roots else None)
+        self._base_part = told_part(self.base.name) if self.base not in roots else None
+        self._told = part or self._base_part
 
     def find(self, value: str, part: Part | None) -> tuple[Path, Stamp | None]:
         """Returns the file of a row, and its size and time of change; None if it does not exist.
 
         Args:
             value: A path, a name, or an id.
-            part: The part of the row. Files in folders of other parts are ignored, except for
-                training rows.
+            part: The part of the row. Files in folders of its own part come first; those in folders
+                of other parts are ignored, except those of training.
 
         Raises:
             NotFound: If several files have the name, or it cannot be a file's.
         """
-        found = self._at(self.base, value)
+        found = None
+        other = part is not None and self._base_part not in (None, part)
+        if other:
+            # The folder of another part may have a file of the same name.
+            found = self._inside(self._anywhere(value, part, own=True))
+        if found is None and not (other and self._base_part != "train"):
+            found = self._at(self.base, value)
         if found is None:
-            inside = self._anywhere(value, part)
-            found = None if inside is None else _stat(os.path.join(self._below, *inside))
+            found = self._inside(self._anywhere(value, part))
         if found is None:
-            return self.base / next(iter(_forms(value))), None
+            missing = self._below if other else self.base
+            return missing / next(iter(_forms(value))), None
         return Path(found[0]), found[1]
 
     def told(self, name: str) -> list[str]:
@@ -117,8 +124,19 @@ class Locator:
             raise NotFound(f"several files are called {name}: {some(names)}; name the suffix")
         return _stat(os.path.join(folder, names[0])) if names else None
 
-    def _anywhere(self, value: str, part: Part | None) -> tuple[str, ...] | None:
-        """Returns the only image below the root whose path ends with a value."""
+    def _inside(self, names: tuple[str, ...] | None) -> tuple[str, Stamp] | None:
+        return None if names is None else _stat(os.path.join(self._below, *names))
+
+    def _anywhere(
+        self, value: str, part: Part | None, *, own: bool = False
+    ) -> tuple[str, ...] | None:
+        """Returns the only image below the root whose path ends with a value.
+
+        Args:
+            value: A path, a name, or an id.
+            part: The part of the row.
+            own: Whether only folders of this part count.
+        """
         if self._index is None:
             self._index = {}
             listing = walk(self._below) if self._below.is_dir() else Listing()
@@ -145,8 +163,9 @@ class Locator:
                 # Test images often have the same names as training images.
                 parts = [{*map(told_part, path[:-1])} - {None} for path in found_paths]
                 pairs = list(zip(found_paths, parts, strict=True))
-                own = [path for path, parts in pairs if told in parts]
-                found_paths = own or [path for path, parts in pairs if parts <= {"train"}]
+                found_paths = [path for path, parts in pairs if told in parts]
+                if not found_paths and not own:
+                    found_paths = [path for path, parts in pairs if parts <= {"train"}]
             if len(found_paths) > 1:
                 shown = some(["/".join(path) for path in found_paths], 3)
                 raise NotFound(

@@ -55,6 +55,10 @@ STRUCTURE = frozenset(
 )  # fmt: skip
 
 
+# Reason of `Source.left_out`, of names from archives of old systems for one.
+NOT_UTF8 = "names that are not UTF-8"
+
+
 class AmbiguousName(ValueError):
     """Raised for a name that contains a word for a part but is ambiguous."""
 
@@ -105,6 +109,20 @@ def is_structure(name: str) -> bool:
 def normal(name: str) -> str:
     """Returns the composed form (NFC) of a name, as archives of macOS have decomposed names."""
     return unicodedata.normalize("NFC", name)
+
+
+def is_utf8(name: str) -> bool:
+    """Returns whether a name of a file can be written into caches, tables and pages."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_utf8(name: str) -> str:
+    """Returns a name of a file with U+FFFD in place of what is not UTF-8, to be written."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def some(names: Sequence[str], limit: int = 10) -> str:

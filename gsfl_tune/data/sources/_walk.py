@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES, heif, looks_like_image
-from gsfl_tune.data.sources._names import JUNK_FILES, JUNK_FOLDERS
+from gsfl_tune.data.sources._names import JUNK_FILES, JUNK_FOLDERS, NOT_UTF8, as_utf8, is_utf8
 
 # Most suffixes that are counted one by one; numbered files may have as many as files.
 _KINDS = 20
@@ -47,13 +47,14 @@ class Listing:
 
     def leave_out(self, reason: str, count: int = 1) -> None:
         """Counts files that are not read."""
+        reason = as_utf8(reason)
         if reason in self.left_out or len(self.left_out) < _KINDS:
             self.left_out[reason] += count
         else:
             self.left_out["other suffixes"] += count
 
 
-def walk(root: Path) -> Listing:
+def walk(root: Path, *, any_name: bool = False) -> Listing:
     """Lists a folder and all below it; links are followed.
 
     Left out and counted are hidden files, those of `JUNK_FOLDERS` and `JUNK_FILES`, and files
@@ -61,14 +62,19 @@ def walk(root: Path) -> Listing:
 
     Args:
         root: An existing folder.
+        any_name: Whether names that are not UTF-8 are listed too; else they are left out.
     """
     listing = Listing()
-    _walk(str(root), (), {_identity(str(root))}, listing)
+    _walk(str(root), (), {_identity(str(root))}, listing, any_name)
     return listing
 
 
 def _walk(
-    folder: str, names: tuple[str, ...], above: set[tuple[int, int]], listing: Listing
+    folder: str,
+    names: tuple[str, ...],
+    above: set[tuple[int, int]],
+    listing: Listing,
+    any_name: bool,
 ) -> None:
     with os.scandir(folder) as entries:
         children = sorted(entries, key=lambda entry: entry.name)
@@ -78,15 +84,20 @@ def _walk(
             if is_junk(name):
                 listing.leave_out(f"in {name}/", _count(entry.path))
                 continue
+            if not any_name and not is_utf8(entry.path):
+                listing.leave_out(NOT_UTF8, _count(entry.path))
+                continue
             identity = _identity(entry.path) if entry.is_symlink() else None
             if identity in above:
                 listing.leave_out("links to a folder above them")
                 continue
             listing.folders.append((*names, name))
             below = above | {identity or _identity(entry.path)}
-            _walk(entry.path, (*names, name), below, listing)
+            _walk(entry.path, (*names, name), below, listing, any_name)
             continue
         reason = why_left_out(entry)
+        if reason is None and not any_name and not is_utf8(entry.path):
+            reason = NOT_UTF8
         if reason is not None:
             listing.leave_out(reason)
             continue

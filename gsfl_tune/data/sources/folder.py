@@ -90,17 +90,13 @@ class FolderSource(FileSource):
                     f"{root}: folders beside train/ that are neither val/ nor test/: "
                     f"{some(strangers)}"
                 )
+            # Folders without images, of annotations for one, do no harm here.
+            self._refuse_twice(root, {top: part for top, part in told.items() if top in holding})
             return told
         if strangers or not divided & told.keys():
             return None
         if "train" in told.values():
-            twice = [part for part, count in Counter(told.values()).items() if count > 1]
-            if twice:
-                names = [f"{top}/" for top, part in told.items() if part in twice]
-                self.problems.append(
-                    f"{root}: {some(names)} look like the {twice[0]} part each; name the folder "
-                    "that is meant"
-                )
+            self._refuse_twice(root, told)
             return told
         if self._scoring:
             return told
@@ -113,6 +109,16 @@ class FolderSource(FileSource):
             return told
         self.problems.append(f"{root}: split folders, but no train/ with class folders in it")
         return None
+
+    def _refuse_twice(self, root: Path, told: dict[str, Part]) -> None:
+        """Refuses several folders of one part: one may hold masks, or copies of the other."""
+        for part, count in Counter(told.values()).items():
+            if count > 1:
+                names = [f"{top}/" for top, of in told.items() if of == part]
+                self.problems.append(
+                    f"{root}: {some(names)} look like the {part} part each; allowed is one: move "
+                    "the others out of the folder"
+                )
 
     def _list(self, root: Path, listing: Listing, parts: dict[str, Part] | None) -> None:
         depth = 0 if parts is None else 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.data.sources._base import Reader, some
-from gsfl_tune.data.sources._names import counted, is_structure, normal
+from gsfl_tune.data.sources._names import NOT_UTF8, counted, is_structure, is_utf8, normal
 from gsfl_tune.data.sources._remote import TAR, SourceFile, fetch_if_there, find_files
 from gsfl_tune.data.sources._shards import KEY, LABELS, Place, ShardListing, list_shards
 from gsfl_tune.data.sources._table_source import LabelledTable, TableSource
@@ -166,6 +166,9 @@ def _shard(
     several: list[str] = []
     for key, sample in found.samples.items():
         if not sample.images:
+            continue
+        if not all(is_utf8(place.name) for place in sample.images.values()):
+            found.unused[NOT_UTF8] += len(sample.images)
             continue
         if len(sample.images) > 1:
             several.append(f"{key} ({', '.join(f'.{name}' for name in sample.images)})")

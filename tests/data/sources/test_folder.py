@@ -121,6 +121,31 @@ def test_two_folders_that_may_be_the_training_part(tmp_path):
     assert "train_a/, train_b/ look like the train part each" in problem
 
 
+@pytest.mark.parametrize(
+    ("twins", "part"),
+    [
+        (["train", "train_masks"], "train"),
+        (["Training", "train_small"], "train"),
+        (["train", "test", "test_blurred"], "test"),
+        (["train", "val", "valid"], "validation"),
+    ],
+)
+def test_a_second_folder_of_a_part_is_refused_beside_train(tmp_path, twins, part):
+    fill(tmp_path, {f"{top}/{name}": 1 for top in twins for name in "ab"})
+    (problem,) = FolderSource(str(tmp_path)).problems
+    said = f"{twins[-2]}/, {twins[-1]}/ look like the {part} part each"
+    assert problem.startswith(f"{tmp_path}: {said}")
+
+
+def test_a_folder_of_annotations_of_a_part_is_no_second_one(tmp_path):
+    fill(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
+    (tmp_path / "train_labels" / "a").mkdir(parents=True)
+    (tmp_path / "train_labels" / "a" / "000.txt").touch()
+    source = FolderSource(str(tmp_path))
+    assert not source.problems
+    assert kinds(source) == {("a", "train"), ("b", "train"), ("a", "test")}
+
+
 @pytest.mark.parametrize("name", ["train_test", "mytrain", "traintest"])
 def test_a_folder_that_may_be_two_parts_is_refused(tmp_path, name):
     fill(tmp_path, {f"{name}/x": 1, f"{name}/y": 1, "other/x": 1})

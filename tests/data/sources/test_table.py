@@ -95,6 +95,26 @@ def test_no_training_image_is_taken_from_the_test_images(tmp_path, cache, name):
     assert [each.stamp is None for each in source.samples] == [n == 3 for n in range(6)]
 
 
+def test_rows_of_a_part_read_the_files_of_its_folder(tmp_path, cache):
+    """Both folders count from 0, and one table names the part of each row."""
+    root = tmp_path / "d"
+    for number in range(6):
+        save(root / "train" / f"{number}.png", number)
+        save(root / "train" / "crops" / f"{number}.png", 20 + number)
+        if number != 3:
+            save(root / "test" / f"{number}.png", 10 + number)
+    rows = [(n, "ab"[n % 2], part) for part in ("train", "test") for n in range(6)]
+    # Validation images lie among the training images, as there is no folder of their own.
+    rows[5] = (5, "b", "val")
+    text = "file_name,label,split\n" + "".join(f"{n}.png,{c},{part}\n" for n, c, part in rows)
+    source = create_source(configure("csv", table(root, text, "labels.csv")), cache)
+    assert not source.problems
+    folders = [Path(each.path.partition("#")[0]).parent.name for each in source.samples]
+    # One file of the test part is missing; what is in no other part serves every row.
+    assert folders == ["train"] * 6 + ["test"] * 3 + ["train"] + ["test"] * 2
+    assert [each.part for each in source.samples][4:7] == ["train", "validation", "test"]
+
+
 def test_a_name_of_several_files_is_a_problem(tmp_path, cache):
     for name in ("x/1.png", "y/1.png", "2.png", "2.jpg", "3.png"):
         save(tmp_path / "d" / name, 1)
