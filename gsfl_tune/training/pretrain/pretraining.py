@@ -95,6 +95,8 @@ class Pretraining:
         self.network = PretrainingNetwork(
             backbone, own, self.image_size, len(images), autocast=autocast
         )
+        if device.type == "mps":
+            self.network.float()  # Apple's GPUs have no float64
         self.network.to(device=device).to(memory_format=torch.channels_last)
         self.mean, self.std = backbone.preprocessing
         self._optimizers = self._create_optimizers()
@@ -177,7 +179,7 @@ class Pretraining:
                 f"{means['spread']:.2g} of 1, below pretrain.collapse: {self.config.collapse:g}"
             )
         if (own := self.network.discriminative) is not None:
-            record["train/not_discriminative"] = float(own.chosen.double().mean())
+            record["train/not_discriminative"] = int(own.chosen.sum()) / len(own.chosen)
         record["seconds"] = round(time.perf_counter() - started, 4)
         self.epoch = number
         return record
@@ -264,11 +266,22 @@ class Pretraining:
             yield batch.inputs.contiguous(memory_format=torch.channels_last)
 
     def _train(self, seed: int) -> dict[str, float]:
+        names, steps = self._steps(seed)
+        # Summed on the CPU: some devices have no float64.
+        total = torch.zeros(len(names), dtype=torch.float64)
+        for row in torch.stack(steps).cpu().double():
+            total += row
+        whole = self.network.joint.summed(total)
+        return {name: float(value) / self.steps for name, value in zip(names, whole, strict=True)}
+
+    def _steps(self, seed: int) -> tuple[list[str], list[Tensor]]:
+        """Does the steps of an epoch; returns names and values of the terms of each, float32."""
         config, network = self.config, self.network
         total = self.steps * config.epochs
         paired = self.epoch >= round(config.discriminative.warmup * config.epochs)
         generator = Streams(seed)("discriminative")
-        sums: dict[str, Tensor] = {}
+        names: list[str] = []
+        steps: list[Tensor] = []
         network.train()
         what = f"epoch {self.epoch + 1} of {config.epochs}"
         with ExitStack() as stack:
@@ -286,11 +299,10 @@ class Pretraining:
                 )
                 self._update(loss, step, total)
                 terms["spread"] = network.joint.part(spread(vectors))
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0) + value.detach().double()
+                names = list(terms)
+                steps.append(torch.stack([value.detach().float() for value in terms.values()]))
                 shown.done = number + 1
-        whole = network.joint.summed(torch.stack(list(sums.values())))
-        return {name: float(value) / self.steps for name, value in zip(sums, whole, strict=True)}
+        return names, steps
 
     def _batches(
         self,
