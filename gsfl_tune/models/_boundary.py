@@ -65,8 +65,8 @@ def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
         # Position embeddings of vision transformers are added by a method between two modules.
         suffix.__dict__["_pos_embed"] = _same
     return Halves(
-        # Nothing behind the boundary runs in it. A copy of the prefix must not copy trained weights,
-        # which cannot even be copied where processes divide them.
+        # Nothing behind the boundary runs in it. A copy of the prefix must not copy trained
+        # weights, which cannot even be copied where processes divide them.
         prefix=_with(model, dict.fromkeys([boundary, *behind], _Stop())),
         suffix=suffix,
         activations=activations,

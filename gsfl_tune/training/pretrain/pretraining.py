@@ -26,6 +26,7 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone
+from gsfl_tune.models.frozen import gpu_has_bf16
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
@@ -368,7 +369,7 @@ def uses_bf16(config: Config, device: torch.device) -> bool:
     """Returns whether a pretraining computes in bf16, by ``training.precision``."""
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return gpu_has_bf16(device)
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
