@@ -27,6 +27,7 @@ from gsfl_tune.data.loader import epoch_order
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network
+from gsfl_tune.models.frozen import gpu_has_bf16
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.batch_norm import NORM_BATCHES, fresh_statistics
@@ -112,7 +113,7 @@ class Adapting:
         self.renews = settings.norms == "new"
         self._how = preprocessing
         self._device = next(network.parameters()).device
-        self._autocast = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self._autocast = gpu_has_bf16(self._device)
         self._transform = Augment(augment, train_size, preprocessing.mean, preprocessing.std)
         self._checkpoint = directory / CHECKPOINT_FILE
         self.log = EpochLog(directory / EPOCHS_FILE)

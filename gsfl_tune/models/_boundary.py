@@ -59,13 +59,15 @@ def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
     """
     if isinstance(model, TwoStreams):
         return _cut_streams(model, example)
-    boundary, done, activations, output = _trace(model, example, reads)
+    boundary, done, behind, activations, output = _trace(model, example, reads)
     suffix = _with(model, dict.fromkeys(done, _Pass()))
     if hasattr(suffix, "_pos_embed"):
         # Position embeddings of vision transformers are added by a method between two modules.
         suffix.__dict__["_pos_embed"] = _same
     return Halves(
-        prefix=_with(model, {boundary: _Stop()}),
+        # Nothing behind the boundary runs in it. A copy of the prefix must not copy trained
+        # weights, which cannot even be copied where processes divide them.
+        prefix=_with(model, dict.fromkeys([boundary, *behind], _Stop())),
         suffix=suffix,
         activations=activations,
         output=output,
@@ -94,7 +96,7 @@ def boundary_of(model: Any, example: Tensor, reads: Reads = "map") -> tuple[str,
 
     Arguments and errors are those of `cut_in_front`.
     """
-    path, _, activations, _ = _trace(model, example, reads)
+    path, _, _, activations, _ = _trace(model, example, reads)
     return path, activations
 
 
@@ -140,8 +142,13 @@ def require_clean_cut(
         raise CannotCut(f"{min(foreign)} is used behind the boundary")
 
 
-def _trace(model: Any, example: Tensor, reads: Reads) -> tuple[str, list[str], Tensor, Any]:
-    """Returns the first trained module, outermost modules before it, its input, and the output."""
+def _trace(
+    model: Any, example: Tensor, reads: Reads
+) -> tuple[str, list[str], list[str], Tensor, Any]:
+    """Returns the first trained module, outermost ones before and behind it, its input, the output.
+
+    No module behind it contains one before it.
+    """
     done: list[str] = []
     entered: list[str] = []
     found: dict[str, Tensor] = {}
@@ -179,8 +186,13 @@ def _trace(model: Any, example: Tensor, reads: Reads) -> tuple[str, list[str], T
     again = set(entered) & {*done, boundary}
     if again:
         raise CannotCut(f"{min(again)} is used on both sides of the boundary")
-    outermost = [n for n in done if not any(n.startswith(f"{other}.") for other in done)]
-    return boundary, outermost, activations, output
+    before = (*done, boundary)
+    behind = [n for n in entered if not any(other.startswith(f"{n}.") for other in before)]
+    return boundary, _outermost(done), _outermost(behind), activations, output
+
+
+def _outermost(names: list[str]) -> list[str]:
+    return [n for n in names if not any(n.startswith(f"{other}.") for other in names)]
 
 
 def _all_trained(module: nn.Module) -> bool:
@@ -235,7 +247,8 @@ class _Prefixes(nn.Module):
 
     def __init__(self, streams: TwoStreams, first: Any, second: Any) -> None:
         super().__init__()
-        self.streams = streams
+        # For its statistics alone.
+        self.streams = _with(streams, {"first": _Stop(), "second": _Stop()})
         self.first = first
         self.second = second
 

@@ -87,7 +87,11 @@ class FusedForward(nn.Module):
         images = images.to(self._dtype)
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.module(images)).float()
+        if images.device.type != "cpu":
+            return cast(Tensor, self.module(images)).float()
+        # Threads of the pool have no autocast of the caller, so his own thread must not have it.
+        with torch.autocast("cpu", enabled=False):
+            return cast(Tensor, self.module(images)).float()
 
     def _parts(self, images: Tensor) -> tuple[Sequence[Tensor], int]:
         """Splits a batch into similar parts; returns them and the number of threads."""
@@ -133,6 +137,14 @@ def has_bf16_units() -> bool:
     """Returns whether this CPU multiplies bf16 numbers in hardware (AMX or AVX512-BF16)."""
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(supported() for name in names if (supported := getattr(torch.cpu, name, None)))
+
+
+def gpu_has_bf16(device: torch.device) -> bool:
+    """Returns whether a device is a GPU that computes in bf16 by itself.
+
+    torch says that older ones (T4, V100) support it too: they emulate it, slower than float32.
+    """
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _fastest(plain: nn.Module, example: Tensor, precision: Precision) -> FusedForward:

@@ -67,7 +67,10 @@ def fit_projection(
     shift: Tensor | None = None
     total = outer = torch.zeros(0)
     for batch in maps:
-        rows = batch.movedim(1, -1).reshape(-1, batch.shape[1]).double()
+        rows = batch.movedim(1, -1).reshape(-1, batch.shape[1])
+        if rows.device.type == "mps":
+            rows = rows.cpu()  # Apple's GPUs have no float64
+        rows = rows.double()
         if shift is None:
             shift = rows.mean(0)  # near the mean, so that sums of squares lose no digits
             total = torch.zeros_like(shift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,12 @@ def class_embeddings(config: Config, workspace: Workspace) -> np.ndarray:
             np.save(file, rows)
 
     try:
-        status = weights.stat()
+        # Copies of other weights may have the same size and time.
+        with weights.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"data.text_weights: {weights} cannot be read: {error}") from error
-    key = digest("texts", texts, name, status.st_size, status.st_mtime_ns)
+    key = digest("texts", texts, name, content)
     what = f"texts of {dataset.class_count} classes, {name}"
     with acquire(workspace.cache_dir / "texts" / f"{key}.npy", build, what=what) as path:
         found: np.ndarray = np.load(path, allow_pickle=False)

@@ -14,14 +14,15 @@ from torch import Tensor
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import Backbone, CannotCut, SplitBackbone
-from gsfl_tune.models.frozen import has_bf16_units
+from gsfl_tune.models.frozen import gpu_has_bf16, has_bf16_units
 from gsfl_tune.models.frozen_forward import FrozenForward, Precision
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import read_json, write_json
+from gsfl_tune.training.caches.engines import processor
 from gsfl_tune.training.caches.features import digest
 
 # Part of the key of every decision; raise it when the measurement changes.
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 # bf16 must be faster by this factor; otherwise fp32 stays.
 _LEAST_GAIN = 1.1
@@ -31,9 +32,10 @@ _IMAGES, _STEPS = 16, 2
 def uses_bf16(config: Config, backbone: Backbone, device: torch.device, cache_dir: Path) -> bool:
     """Returns whether a finetune stage runs under bf16 autocast.
 
-    With ``training.precision: auto`` a GPU uses bf16 if it supports it. On a CPU with bf16 matrix
-    units, a few steps of the backbone are timed in both precisions. This is done once per node,
-    backbone, number of blocks and image size, and the decision is kept in the node's cache.
+    With ``training.precision: auto`` a GPU uses bf16 if it has it, not emulated. On a CPU with bf16
+    matrix units, a few steps of the backbone are timed in both precisions. This is done once per
+    processor, number of threads, backbone, what is read of it, number of blocks and image size. The
+    decision is kept in the cache.
 
     Args:
         config: The configuration.
@@ -45,7 +47,7 @@ def uses_bf16(config: Config, backbone: Backbone, device: torch.device, cache_di
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return gpu_has_bf16(device)
     if not _on_a_cpu_with_units(config, device):
         return False
     seconds = _measured(config, backbone, cache_dir)
@@ -84,7 +86,10 @@ def _on_a_cpu_with_units(config: Config, device: torch.device) -> bool:
 
 def _measured(config: Config, backbone: Backbone, cache_dir: Path) -> dict[str, float]:
     blocks, size = config.training.finetune.blocks, config.data.image_size
-    key = digest("precision", CODE_VERSION, torch.__version__, backbone.name, blocks, size)
+    key = digest(
+        "precision", CODE_VERSION, torch.__version__, processor(), torch.get_num_threads(),
+        backbone.name, backbone.reads, blocks, size,
+    )  # fmt: skip
 
     def build(path: Path) -> None:
         write_json(path, _time_both(backbone, blocks, size))

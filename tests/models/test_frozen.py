@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from gsfl_tune.models import create_backbone
-from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.frozen import frozen_forward, gpu_has_bf16
 from gsfl_tune.models.frozen_forward import TOLERANCE
 
 
@@ -204,6 +204,32 @@ def test_threads_keep_the_order_and_the_number_of_threads(count):
     with torch.inference_mode():
         alone = torch.cat([backbone(image[None]) for image in batch])
     assert distance(found, alone) <= TOLERANCE["fp32"]
+
+
+def test_the_precision_does_not_depend_on_the_threads():
+    """Threads of a pool do not take over the autocast of a training that calls them."""
+    backbone = create_backbone("test_vit", "none")
+    frozen = frozen_forward(backbone)
+    batch = images(9, 64, 64)
+    found = []
+    for threads in (3, 1):
+        torch.set_num_threads(threads)
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(frozen(batch))
+    with torch.inference_mode():
+        expected = backbone(batch)
+    for each in found:
+        assert distance(each, expected) <= TOLERANCE["fp32"]
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_a_gpu_that_only_emulates_bf16_does_not_have_it(monkeypatch, emulated):
+    def is_supported(including_emulation=True):
+        return including_emulation or not emulated
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert gpu_has_bf16(torch.device("cuda")) == (not emulated)
+    assert not gpu_has_bf16(torch.device("cpu"))
 
 
 def test_no_images_give_an_empty_map():

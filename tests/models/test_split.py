@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gsfl_tune.models import CannotCut, boundary_shape, create_backbone
+from gsfl_tune.models.frozen import frozen_forward
 
 FAMILIES = [
     ("tf_efficientnet_lite0", 96, 2, (112, 6, 6)),
@@ -67,6 +68,29 @@ def test_suffix_trains_as_the_whole_backbone_does(name, side, blocks, shape):
     # What is exported is the whole backbone, with what the suffix learned.
     whole.eval(), parts.eval()
     assert torch.allclose(parts(images), whole(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("resnet18", 2), ("test_vit", 2), ("test_resnet+test_efficientnet", 1)]
+)
+def test_a_fast_copy_of_the_frozen_part_holds_no_trained_weight(name, blocks):
+    backbone = create_backbone(name, "none")
+    backbone.train_last(blocks)
+    trained = {id(p) for p in backbone.parameters() if p.requires_grad}
+    kept = []
+
+    def make(module, input_shape, *, precision):
+        kept.extend(module.parameters())
+        return frozen_forward(module, input_shape, precision=precision)
+
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    backbone.eval()
+    split = backbone.split(64)
+    found = split.frozen_prefix(make=make)(images)
+    assert kept
+    assert not any(id(each) in trained for each in kept)
+    assert torch.allclose(found, split.prefix(images), rtol=1e-4, atol=1e-4)
+    assert torch.allclose(split.suffix(found), backbone(images), rtol=1e-3, atol=1e-3)
 
 
 def test_a_split_leaves_the_backbone_as_it_was():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from gsfl_tune.experiment import UserError
-from gsfl_tune.training import Training, Workspace
+from gsfl_tune.training import Training, Workspace, class_text
 
 from .checks import check_resumes
 from .conftest import tiny_config
@@ -67,6 +70,29 @@ def test_resuming_equals_never_having_stopped(planted, tmp_path):
     key = "head.classifier.weight"
     assert not torch.equal(state_of(whole)["module"][key], state_of(random)["module"][key])
     assert whole._fingerprint != random._fingerprint
+
+
+def test_weights_are_known_by_their_content(workspace, tmp_path, monkeypatch):
+    """Two files of equal size and time are not the same weights."""
+
+    def embed(texts, name, weights):
+        return np.full((len(texts), 2), float(weights.read_text()), np.float32)
+
+    monkeypatch.setattr(class_text, "embed_texts", embed)
+    texts = ["a", "b"]
+    dataset = SimpleNamespace(class_embeddings=None, class_texts=texts, class_count=2)
+    place = SimpleNamespace(dataset=dataset, cache_dir=tmp_path / "cache")
+    found = []
+    for content in ("1", "2"):
+        file = tmp_path / f"{content}.pt"
+        file.write_text(content)
+        os.utime(file, (1, 1))
+        data = tiny_config().data.model_copy(
+            update={"text_model": "RN50", "text_weights": str(file)}
+        )
+        config = tiny_config().model_copy(update={"data": data})
+        found.append(class_text.class_embeddings(config, place)[0, 0])
+    assert found == [1, 2]
 
 
 def test_texts_without_a_tower_are_refused(workspace, tmp_path):

@@ -18,9 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gsfl_tune
 from gsfl_tune.data.augment import Augment
+from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import fit_projection
 from gsfl_tune.training import Training, resolve_device
+from gsfl_tune.training.pretrain import Pretraining, starting_backbone
 from gsfl_tune.training.workspace import most_at_once
 
 from .conftest import tiny_config
@@ -120,6 +123,53 @@ def test_every_operator_of_a_training_runs_on_an_apple_gpu(workspace, tmp_path, 
     with Recorded() as step:
         made._stage.rehearse()
     assert step.double == set()
+
+
+def test_every_operator_of_a_pretraining_runs_on_an_apple_gpu(workspace, tmp_path):
+    pytest.importorskip("lightly")
+    pretrain = {
+        **{"epochs": 1, "batch_size": 24, "hidden_dim": 16, "projection_dim": 8, "queue": 40},
+        "method": "moco",
+        "lcr": {"weight": 0.05, "channels": 4},
+        "discriminative": {"pair_weight": 0.7, "decoder_width": 8, "warmup": 0},
+    }
+    config = tiny_config(
+        data={"image_size": 64}, model={"backbone": "test_resnet"}, pretrain=pretrain
+    )
+    images, cpu = images_without_labels(workspace.dataset), torch.device("cpu")
+    backbone = starting_backbone(config)
+    made = Pretraining(config, backbone, images, tmp_path, key="key", device=cpu)
+    # As where the device is an Apple GPU, which takes no module with float64 in it.
+    made.network.float()
+    with Recorded() as recorded:
+        names, steps = made._steps(0)
+    assert {"base", "reconstruction", "pair", "screening", "spread"} == set(names)
+    assert len(steps) == made.steps
+    assert len(recorded.operators) > 50
+    assert recorded.missing == []
+    assert recorded.double == set()
+
+
+class OfApple(torch.Tensor):
+    """Says that it is on an Apple GPU, and refuses float64 there, until it is copied to the CPU."""
+
+    @property
+    def device(self):
+        return torch.device("mps")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+
+def test_a_projection_is_fitted_to_maps_on_an_apple_gpu():
+    maps = torch.randn(8, 6, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = fit_projection([maps.as_subclass(OfApple)], 3)
+    expected = fit_projection([maps], 3)
+    assert torch.equal(found.weight, expected.weight)
+    assert torch.equal(found.mean, expected.mean)
 
 
 def _both(first: dict, second: dict) -> dict:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gsfl_tune.training import Training, precision
+from gsfl_tune.training.pretrain.pretraining import uses_bf16 as pretraining_uses_bf16
 from gsfl_tune.training.stages import FinetuneStage
 
 from .conftest import tiny_config
@@ -67,6 +68,42 @@ def test_the_decision_is_measured_once_and_kept(workspace, monkeypatch):
     file.write_text(json.dumps({"fp32": 2.0, "bf16": 1.9, "prefix fp32": 1.5, "prefix bf16": 1.0}))
     assert not _uses(settings, workspace)
     assert _prefix_uses(settings, workspace)
+
+
+def test_another_machine_and_another_number_of_threads_measure_anew(
+    workspace, tmp_path, monkeypatch
+):
+    """Nodes may share the disk of a cache."""
+    measured = []
+
+    def time_both(*_):
+        measured.append(1)
+        return {"fp32": 1.0, "bf16": 1.0}
+
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(precision, "_time_both", time_both)
+    settings = config(precision="auto", finetune={"blocks": 2})
+    backbone = workspace.backbone(settings)
+    threads = torch.get_num_threads()
+    for count, name in ((threads, "one"), (threads + 1, "one"), (threads, "other")):
+        monkeypatch.setattr(precision, "processor", lambda name=name: name)
+        torch.set_num_threads(count)
+        try:
+            for _ in range(2):
+                precision.uses_bf16(settings, backbone, CPU, tmp_path)
+        finally:
+            torch.set_num_threads(threads)
+    assert len(measured) == 3
+
+
+def test_a_gpu_that_only_emulates_bf16_computes_in_float32(workspace, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: (
+        including_emulation
+    ))  # fmt: skip
+    settings, gpu = config(precision="auto"), torch.device("cuda")
+    backbone = workspace.backbone(settings)
+    assert not precision.uses_bf16(settings, backbone, gpu, workspace.cache_dir)
+    assert not pretraining_uses_bf16(settings, gpu)
 
 
 @pytest.mark.parametrize("blocks", ["all", 2])

@@ -89,18 +89,22 @@ def shared_pretraining(
 ) -> SharedPretraining:
     """Makes the pretraining of a configuration, with the processes of a worker.
 
+    Where processes divide the weights of a trial, each has a place of its own, maybe on another
+    node: this process then learns alone, with the one GPU that it sees.
+
     Args:
         config: The configuration.
         workspace: Data and caches of this node, without folds.
         settings: Of the worker.
         rungs: Epochs at which it is judged.
     """
+    workers = 1 if settings.shard else settings.workers
     return SharedPretraining(
         config,
         workspace.dataset,
         workspace.cache_dir,
         resolve_device(config.training.device),
         rungs=rungs,
-        team=pretraining_team(config, workspace, settings.workers, settings.threads),
+        team=pretraining_team(config, workspace, workers, settings.threads),
         asked_to_stop=settings.interrupt.exists,
     )

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from gsfl_tune.cache.building import acquire
-from gsfl_tune.cache.entries import describe, forget, lock_file
-from gsfl_tune.cache.locks import ReadLock, file_lock
+from gsfl_tune.cache.entries import describe, forget, lock_file, touch
+from gsfl_tune.cache.locks import ReadLock, file_lock, read_lock
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.data.dataset import Dataset
 from gsfl_tune.data.decoded import DecodedImages
@@ -199,9 +199,20 @@ def unfinished_pretraining(
     folder, what = _unfinished_folder(cache_dir, key), words_of(config, images)
     # Several trials may want to train the same one, up to different epochs.
     with file_lock(lock_file(folder), f"learns without labels ({what})"):
-        folder.mkdir(parents=True, exist_ok=True)
-        describe(folder, f"{what}, not finished")
-        yield Pretraining(config, backbone, images, folder, key=key, device=device)
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Until it is released, nobody who makes room in the cache removes the checkpoint.
+            if (used := read_lock(folder)) is not None:
+                break
+        with used:
+            describe(folder, f"{what}, not finished")
+            yield Pretraining(config, backbone, images, folder, key=key, device=device)
+
+
+def train_epoch(training: Pretraining) -> None:
+    """Trains the next epoch of a pretraining whose checkpoint is in the cache, and records it."""
+    training.record(training.run_epoch())
+    touch(training.checkpoint_path.parent)
 
 
 def go_on(training: Pretraining) -> None:
@@ -235,7 +246,7 @@ def pretrained_backbone(
     def train(training: Pretraining) -> None:
         go_on(training)
         while not training.finished:
-            training.record(training.run_epoch())
+            train_epoch(training)
 
     images = images_without_labels(dataset)
     try:

@@ -17,7 +17,8 @@ class DimensionStatistics(nn.Module):
     """Keeps running means of every dimension: value, square, and Grad-CAM importance.
 
     With decay m, a mean after t batches is the sum of m^(t-i) (1-m) x_i over 1 - m^t, as in Adam,
-    so that the first batches are not mixed with the zeros of the beginning.
+    so that the first batches are not mixed with the zeros of the beginning. Means are float64, or
+    float32 once the module is: Apple's GPUs have no float64.
 
     Args:
         channels: Number of dimensions C.
@@ -44,24 +45,24 @@ class DimensionStatistics(nn.Module):
             vectors: Representations (B, C).
             importance: (C,).
         """
-        exact = vectors.detach().double()
+        exact = vectors.detach().to(self.values.dtype)
         for mean, found in (
             (self.values, exact.mean(0)),
             (self.squares, exact.square().mean(0)),
-            (self.importances, importance.detach().double()),
+            (self.importances, importance.detach().to(self.values.dtype)),
             (self.weight, torch.ones_like(self.weight)),
         ):
             mean.mul_(self.memory).add_(found, alpha=1 - self.memory)
 
     @property
     def variance(self) -> Tensor:
-        """Returns the variance of every dimension over the data, (C,) float64."""
+        """Returns the variance of every dimension over the data, (C,)."""
         mean, square = self.values / self.weight, self.squares / self.weight
         return (square - mean.square()).clamp(min=0)
 
     @property
     def importance(self) -> Tensor:
-        """Returns the importance of every dimension, (C,) float64."""
+        """Returns the importance of every dimension, (C,)."""
         return self.importances / self.weight
 
     def not_discriminative(self, fraction: float, combine: str) -> Tensor:

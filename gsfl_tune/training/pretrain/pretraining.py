@@ -26,6 +26,7 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone
+from gsfl_tune.models.frozen import gpu_has_bf16
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
@@ -95,6 +96,8 @@ class Pretraining:
         self.network = PretrainingNetwork(
             backbone, own, self.image_size, len(images), autocast=autocast
         )
+        if device.type == "mps":
+            self.network.float()  # Apple's GPUs have no float64
         self.network.to(device=device).to(memory_format=torch.channels_last)
         self.mean, self.std = backbone.preprocessing
         self._optimizers = self._create_optimizers()
@@ -177,7 +180,7 @@ class Pretraining:
                 f"{means['spread']:.2g} of 1, below pretrain.collapse: {self.config.collapse:g}"
             )
         if (own := self.network.discriminative) is not None:
-            record["train/not_discriminative"] = float(own.chosen.double().mean())
+            record["train/not_discriminative"] = int(own.chosen.sum()) / len(own.chosen)
         record["seconds"] = round(time.perf_counter() - started, 4)
         self.epoch = number
         return record
@@ -264,11 +267,22 @@ class Pretraining:
             yield batch.inputs.contiguous(memory_format=torch.channels_last)
 
     def _train(self, seed: int) -> dict[str, float]:
+        names, steps = self._steps(seed)
+        # Summed on the CPU: some devices have no float64.
+        total = torch.zeros(len(names), dtype=torch.float64)
+        for row in torch.stack(steps).cpu().double():
+            total += row
+        whole = self.network.joint.summed(total)
+        return {name: float(value) / self.steps for name, value in zip(names, whole, strict=True)}
+
+    def _steps(self, seed: int) -> tuple[list[str], list[Tensor]]:
+        """Does the steps of an epoch; returns names and values of the terms of each, float32."""
         config, network = self.config, self.network
         total = self.steps * config.epochs
         paired = self.epoch >= round(config.discriminative.warmup * config.epochs)
         generator = Streams(seed)("discriminative")
-        sums: dict[str, Tensor] = {}
+        names: list[str] = []
+        steps: list[Tensor] = []
         network.train()
         what = f"epoch {self.epoch + 1} of {config.epochs}"
         with ExitStack() as stack:
@@ -286,11 +300,10 @@ class Pretraining:
                 )
                 self._update(loss, step, total)
                 terms["spread"] = network.joint.part(spread(vectors))
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0) + value.detach().double()
+                names = list(terms)
+                steps.append(torch.stack([value.detach().float() for value in terms.values()]))
                 shown.done = number + 1
-        whole = network.joint.summed(torch.stack(list(sums.values())))
-        return {name: float(value) / self.steps for name, value in zip(sums, whole, strict=True)}
+        return names, steps
 
     def _batches(
         self,
@@ -356,7 +369,7 @@ def uses_bf16(config: Config, device: torch.device) -> bool:
     """Returns whether a pretraining computes in bf16, by ``training.precision``."""
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return gpu_has_bf16(device)
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:

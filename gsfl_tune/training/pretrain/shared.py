@@ -34,6 +34,7 @@ from gsfl_tune.training.pretrain.cached import (
     go_on,
     pretraining_digest,
     starting_backbone,
+    train_epoch,
     unfinished_pretraining,
     weights_file,
     words_of,
@@ -197,7 +198,7 @@ class SharedPretraining:
             while training.epoch < epoch:
                 if self._asked_to_stop():
                     raise PretrainingStopped
-                training.record(training.run_epoch())
+                train_epoch(training)
         except PretrainingFailed as error:
             raise UserError(f"pretrain: {error}") from error
         finally:

@@ -48,7 +48,7 @@ def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
             continue
         each = max(_BYTES[name] for name in case.values("training.cache_precision"))
         backbone, reads = backbone_of(case), reads_of(case)
-        others = [size for size in case.values("data.eval_image_size") if size is not None]
+        others = case.values("data.eval_image_size")
         for size in case.values("data.image_size"):
             for blocks in case.values("training.finetune.blocks"):
                 if blocks == "all" or blocks >= probe(backbone, reads).blocks:
@@ -57,9 +57,8 @@ def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
                 try:
                     count = views * math.prod(boundary_shape(backbone, blocks, size, reads))
                     # Of each image also the centre, at its own size.
-                    count += math.prod(
-                        boundary_shape(backbone, blocks, max([*others] or [size]), reads)
-                    )
+                    largest = max(size if each is None else each for each in others)
+                    count += math.prod(boundary_shape(backbone, blocks, largest, reads))
                 except CannotCut as error:
                     problem = str(error)
                 caches[backbone, blocks, size, reads] = PrefixCache(

@@ -59,8 +59,8 @@ def pretraining_price(experiment: Experiment, trials: int) -> PretrainingPrice |
     best: tuple[float, str, int, float] = (0.0, "", 0, 0.0)
     for case in cases(experiment):
         name = case.values("model.backbone")[0]
-        own = [size for size in case.values("pretrain.image_size") if size is not None]
-        size = max(own or case.values("data.image_size"))
+        own, shown = case.values("pretrain.image_size"), case.values("data.image_size")
+        size = max(most for each in own for most in (shown if each is None else [each]))
         whole = sum(backbone_work(name, "all", size)[:2])
         # A pair of decoded images passes as the two views do.
         pairs = max(case.values("pretrain.discriminative.pair_weight")) > 0

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.search.workers.pretraining_rungs import learn, shared_pretraining
 from gsfl_tune.search.workers.pretraining_team import begin_pretraining, pretraining_team
 from gsfl_tune.search.workers.rank_pool import RankProcesses
+from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.pretrain import Pretraining, PretrainingFailed
 from tests.search.experiments import experiment
@@ -132,3 +135,17 @@ def test_a_loss_that_is_not_finite_ends_all_of_them(
     following = begun(allowed, tmp_path / "on", cache_dir, together=True)
     assert following.run_epoch()["epoch"] == 1
     following.leave()
+
+
+def test_where_weights_are_divided_one_process_learns_alone(tmp_path: Path) -> None:
+    """Each process of such a trial has a place of its own, so this one sees a single GPU."""
+    config = config_of("pretrain.method=vicreg", "training.pretrain=true")
+    workspace = open_workspace(config.data, None, tmp_path / "cache")
+    settings = WorkerSettings(interrupt=tmp_path / "interrupt", workers=2, shard=True)
+    before = set(psutil.Process().children())
+    learn(config, workspace, settings)
+    assert len(list((tmp_path / "cache" / "pretrained").glob("*.safetensors"))) == 1
+    assert set(psutil.Process().children()) <= before
+    divided = settings.model_copy(update={"shard": False})
+    assert shared_pretraining(config, workspace, settings, [])._team is None
+    assert shared_pretraining(config, workspace, divided, [])._team is not None

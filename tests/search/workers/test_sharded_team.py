@@ -72,6 +72,28 @@ def test_it_equals_one_process(
     two.close()
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data.views=2",),
+        ("data.eval_image_size=48",),
+        ("training.finetune.start_size=0.5", "data.image_size=64"),
+    ],
+    ids=["fixed views", "another size of validation", "growing images"],
+)
+@pytest.mark.slow
+def test_frozen_blocks_are_prepared_after_the_weights_are_divided(
+    shards: RankProcesses, tmp_path: Path, cache_dir: Path, overrides: tuple[str, ...]
+) -> None:
+    config = config_of("training.finetune.blocks=2", *overrides)
+    one = trained(config, tmp_path / "one", cache_dir, None)
+    # Activations of its own cache: they are computed while the weights are divided.
+    two = trained(config, tmp_path / "two", tmp_path / "cache", shards)
+    assert two._is_sharded
+    _assert_same(one, two)
+    two.close()
+
+
 @pytest.mark.slow
 def test_a_checkpoint_is_the_same_for_any_number_of_processes(
     shards: RankProcesses, tmp_path: Path, cache_dir: Path

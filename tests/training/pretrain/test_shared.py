@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
+from gsfl_tune.cache.entries import entries, remove
 from gsfl_tune.cache.shared import use_shared_cache
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.run.storage.retrying import open_storage
@@ -65,6 +69,27 @@ def by_hand(workspace, cache_dir, epochs):
     )
     voters.fit(training.features(dataset.pool, train), labels[train])
     return voters.score(training.features(dataset.pool, validation), labels[validation])
+
+
+def test_nobody_removes_a_pretraining_that_goes_on(tmp_path, workspace, monkeypatch):
+    listed = []
+    run = Pretraining.run_epoch
+
+    def watched(self):
+        record = run(self)
+        [entry] = [each for each in entries(tmp_path) if each.path.suffix == ".unfinished"]
+        listed.append((entry.state, remove(entry)))
+        os.utime(f"{entry.path}.json", (0, 0))
+        return record
+
+    monkeypatch.setattr(Pretraining, "run_epoch", watched)
+    shared(workspace, tmp_path).accuracy(1)
+    assert listed == [("in use", False)]
+    # Once it pauses, it was used at its last epoch.
+    [entry] = [each for each in entries(tmp_path) if each.path.suffix == ".unfinished"]
+    assert entry.state == "free"
+    assert entry.used > time.time() - 600
+    assert remove(entry)
 
 
 def test_trials_report_the_same_values_and_one_of_them_trains(tmp_path, workspace, trained):

@@ -26,6 +26,7 @@ from gsfl_tune.training.pricing.cost import (
 )
 from gsfl_tune.training.pricing.one_step import largest_config
 from gsfl_tune.training.pricing.prefix_caches import prefix_caches, whole_backbones
+from gsfl_tune.training.pricing.pretraining import pretraining_price
 from gsfl_tune.training.pricing.problems import cost_problems
 
 HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
@@ -92,6 +93,30 @@ def test_activations_are_priced_where_they_are_cached():
     assert {(c.backbone, c.blocks) for c in found if c.problem} >= {("levit_128s", 1)}
     for off in ("data.views=0", "training.finetune.epochs=0", "training.finetune.blocks=all"):
         assert prefix_caches(Experiment.parse(text, overrides=[off])) == []
+
+
+def test_a_size_that_may_be_that_of_the_training_is_priced_as_the_larger_one():
+    text = (
+        "name: t\ndata: {source: typefaces, image_size: 64, views: 1}\n"
+        "model: {backbone: resnet18}\n"
+        "training: {pretrain: true, finetune: {epochs: 1, blocks: 1}}\n"
+        "pretrain: {epochs: 1}\n"
+    )
+
+    def bounds(*overrides):
+        experiment = Experiment.parse(text, overrides=overrides)
+        return (
+            prefix_caches(experiment)[0].image_bytes,
+            pretraining_price(experiment, 1).image_size,
+        )
+
+    whole = bounds()
+    assert whole[1] == 64
+    sizes = ("data.eval_image_size", "pretrain.image_size")
+    assert bounds(*(f"{each}={{choice: [null, 32]}}" for each in sizes)) == whole
+    smaller = bounds(*(f"{each}=32" for each in sizes))
+    assert smaller[0] < whole[0]
+    assert smaller[1] == 32
 
 
 default_cfgs = {
