@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -113,6 +113,8 @@ def images_of_dataset(dataset: Dataset) -> Images:
 def images_at(bundle: Bundle, path: str, on_error: OnError) -> Images:
     """Returns all images at a path: of a data set with labels and parts, else of a folder.
 
+    For a bundle that was trained on boxes, each box of the data set is an image.
+
     Args:
         bundle: Defines how images are read.
         path: A data set as for `gsfl_tune.data`, or a folder or pattern of images.
@@ -121,8 +123,11 @@ def images_at(bundle: Bundle, path: str, on_error: OnError) -> Images:
     Raises:
         UserError: If there is no image.
     """
+    trained = bundle.config.get("data", {})
+    margin = trained["crop_margin"] if trained.get("crop") == "box" else None
     try:
-        config = DataConfig(source=detect_source(path), path=path)
+        crop: Literal["none", "box"] = "none" if margin is None else "box"
+        config = DataConfig(source=detect_source(path), path=path, crop=crop)
         source = create_source(config, cache_directory(), scoring=True)
         if not source.samples:
             raise UserError("\n".join([*source.told(), *source.problems]))
@@ -131,24 +136,36 @@ def images_at(bundle: Bundle, path: str, on_error: OnError) -> Images:
         loose = os.path.isdir(path) or glob.has_magic(path) or why_left_out(Path(path)) is None
         if not loose:
             raise
-        return _unlabelled(bundle, path, on_error, str(error))
-    return _labelled(bundle, source, on_error)
+        images = _unlabelled(bundle, path, on_error, str(error))
+        boxed = False
+    else:
+        images = _labelled(bundle, source, on_error, margin)
+        boxed = any(sample.box for sample in source.samples)
+    if margin is not None and not boxed:
+        images.notices.append(
+            "the bundle was trained on boxes cut out of images; these have none, and their "
+            "features are those of whole images"
+        )
+    return images
 
 
-def _labelled(bundle: Bundle, source: Source, on_error: OnError) -> Images:
+def _labelled(bundle: Bundle, source: Source, on_error: OnError, margin: float | None) -> Images:
+    """Returns the images of a data set, and their boxes where a margin for them is given."""
     known = {
         sample.path: Named(sample.path, source.classes[sample.label], sample.part)
         for sample in source.samples
     }
     how = replace(bundle.preprocessing.reading, cut_bottom=source.cut_bottom)
-    images = (
-        LazyImage(source.samples[position].path, read)
-        for position, read in source.readers(range(len(source.samples)))
-    )
+
+    def images() -> Iterator[LazyImage]:
+        for position, read in source.readers(range(len(source.samples))):
+            sample = source.samples[position]
+            box = None if margin is None else sample.box
+            yield LazyImage(sample.path, read, box, margin or 0.0)
 
     def batches() -> Batches:
         for names, squares in bundle.squares(
-            images, batch_size=_BATCH, on_error=on_error, reading=how
+            images(), batch_size=_BATCH, on_error=on_error, reading=how
         ):
             yield [known[name] for name in names], squares
 

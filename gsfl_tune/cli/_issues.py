@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import FINISHED, showing
+from gsfl_tune.cli._targets import refuse_file, refuse_folder, writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,9 +47,17 @@ def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
         args: Arguments of the command.
         name: Name of the experiment, or the path.
         config: Determines data and backbone.
+
+    Raises:
+        UserError: If the page or the table cannot be written.
     """
     from rich.console import Console
 
+    folder = args.out or Path(f"{name}-issues")
+    files = {"page": folder / "issues.html", "table": folder / "issues.csv"}
+    refuse_folder("--out", folder)
+    for file in files.values():
+        refuse_file("--out", file)
     with showing("opening the images"):
         from gsfl_tune.data import prepare
         from gsfl_tune.issues import find_issues, issues_csv, issues_json, issues_page
@@ -58,10 +67,10 @@ def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
         # images per class would leave out.
         dataset = prepare(config.data.model_copy(update={"max_broken": 1.0, "shots": None}))
         found = find_issues(dataset, config, use_features=not args.no_features)
-        folder = args.out or Path(f"{name}-issues")
-        files = {"page": folder / "issues.html", "table": folder / "issues.csv"}
-        write_text(files["page"], issues_page(found, dataset))
-        write_text(files["table"], issues_csv(found))
+        page, table = issues_page(found, dataset), issues_csv(found)
+        with writing("--out", folder):
+            write_text(files["page"], page)
+            write_text(files["table"], table)
     if args.json:
         places = {what: str(file.resolve()) for what, file in files.items()}
         print(json.dumps({**issues_json(found), "files": places}, indent=2, ensure_ascii=False))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command, add_overrides, showing
 from gsfl_tune.cli._issues import add_issue_arguments, show_issues
+from gsfl_tune.cli._targets import refuse_file, refuse_folder, writing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +62,10 @@ class Data(Command):
         name, whole = _config(args.data, args.overrides)
         if args.issues:
             return show_issues(args, name, whole)
+        target = args.sheet or Path(f"{name}-contact-sheet.png")
+        refuse_file("--sheet", target)
+        if args.samples is not None:
+            refuse_folder("--samples", args.samples)
         config = whole.data
         # All broken images are listed here; the limit is applied at the end.
         with showing("opening the images"):
@@ -85,11 +90,12 @@ class Data(Command):
             _print_near_duplicates(console, near, dataset)
         with showing("drawing the contact sheet"):
             sheet, shown = contact_sheet(dataset)
-        target = args.sheet or Path(f"{name}-contact-sheet.png")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(target, format="PNG")
+        with writing("--sheet", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sheet.save(target, format="PNG")
         if args.samples is not None:
-            _write_samples(args.samples, dataset)
+            with writing("--samples", args.samples):
+                _write_samples(args.samples, dataset)
         total = len(dataset.pool) + len(dataset.test) + len(dataset.broken)
         total += len(dataset.split.spare)
         refused = len(dataset.broken) > config.max_broken * total

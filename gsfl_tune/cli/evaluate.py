@@ -157,5 +157,5 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
     unlabelled = dataset.unlabelled_test
     notices = [*dataset.notices, *unlabelled_told(unlabelled, len(dataset.test))]
     return LabelledImages(
-        dataset.test, dataset.classes, "test", dataset.broken, notices, unlabelled
+        dataset.test, dataset.classes, "test", dataset.broken_test, notices, unlabelled
     )

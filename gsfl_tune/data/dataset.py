@@ -326,6 +326,11 @@ class Dataset:
         """Returns the images that could not be read, of those decoded so far."""
         return self._files.broken_images
 
+    @property
+    def broken_test(self) -> list[BrokenImage]:
+        """Returns those of `broken` that are of the test part; all of them where it is chosen."""
+        return self._files.broken_of("test") if self.given_test else self.broken
+
     @functools.cached_property
     def notices(self) -> list[str]:
         """Returns notices that are not errors but should be known, one line each."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from gsfl_tune.data.decoded import BrokenImage, DecodedFile, Geometry, Progress, decode_once
 from gsfl_tune.data.messages import broken_message, disk_error
-from gsfl_tune.data.sources import Source
+from gsfl_tune.data.sources import Part, Source
 from gsfl_tune.experiment.errors import UserError
 
 
@@ -57,6 +57,11 @@ class DecodedFiles:
     def broken_images(self) -> list[BrokenImage]:
         """Returns the images that could not be read, in the order of the source."""
         return [self.broken[position] for position in sorted(self.broken)]
+
+    def broken_of(self, part: Part) -> list[BrokenImage]:
+        """Returns those of `broken_images` that the source has put into a part."""
+        samples = self._source.samples
+        return [self.broken[at] for at in sorted(self.broken) if samples[at].part == part]
 
     def open(self, *, separate_test: bool) -> tuple[DecodedFile, np.ndarray]:
         """Opens a file, decoding if needed; returns it and the positions of its rows.

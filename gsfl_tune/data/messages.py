@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from gsfl_tune.data.decoded import BrokenImage
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.data.disk_errors import disk_error
+
+__all__ = ["MOST_REASONS", "broken_message", "disk_error", "shots_told", "split_message"]
 
 # Most broken images that are named.
 MOST_REASONS = 10
@@ -36,19 +36,6 @@ def split_message(
     if len(broken) > MOST_REASONS:
         lines.append(f"and {len(broken) - MOST_REASONS} more broken images")
     return "\n".join([*lines, *notices, *(skipped + problem for problem in problems)])
-
-
-def disk_error(error: OSError, cache: Path) -> Exception:
-    """Turns disk errors that a user can solve into messages; returns others unchanged."""
-    place = str(error.filename or "")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (place and Path(place).is_relative_to(cache)):
-        return UserError(
-            f"the cache directory {cache} cannot be written: {error.strerror or error}; "
-            "GSFL_TUNE_CACHE names another one"
-        )
-    if place and error.errno in (errno.EACCES, errno.EPERM):
-        return UserError(f"{place} cannot be read: {error.strerror}")
-    return error
 
 
 def shots_told(shots: int | None, spare: int, counts: np.ndarray) -> str | None:

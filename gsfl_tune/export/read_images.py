@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from gsfl_tune.arguments import shown
 from gsfl_tune.data.fetch import FetchError
 from gsfl_tune.data.formats import why_no_image
-from gsfl_tune.data.image_file import Fit, Reading, load_square
+from gsfl_tune.data.image_file import Box, Fit, Reading, load_square
 from gsfl_tune.experiment.errors import UserError, first_line
 
 __all__ = ["ImageError", "ImageSource", "LazyImage", "named_square"]
@@ -27,10 +27,14 @@ class LazyImage:
     Attributes:
         name: Its name in messages and predictions.
         read: Returns the content of its file, or the image; its error says why there is none.
+        box: Box that is cut out first, in pixels of the upright file; None for the whole image.
+        margin: Margin at each end of the box, as a share of its sides.
     """
 
     name: str
     read: Callable[[], bytes | Image.Image]
+    box: Box | None = None
+    margin: float = 0.0
 
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | LazyImage
@@ -90,8 +94,11 @@ def named_square(
 
 
 def _square(image: ImageSource, name: str, side: int, fit: Fit, reading: Reading) -> np.ndarray:
+    box: Box | None = None
+    margin = 0.0
     try:
         if isinstance(image, LazyImage):
+            box, margin = image.box, image.margin
             image = image.read()
         if not isinstance(image, str | os.PathLike | bytes | Image.Image | np.ndarray):
             raise TypeError(f"found {shown(image)}, allowed {_ALLOWED}")
@@ -99,7 +106,7 @@ def _square(image: ImageSource, name: str, side: int, fit: Fit, reading: Reading
             if image.dtype != np.uint8:
                 raise ValueError(f"an array must be uint8, got {image.dtype}")
             image = Image.fromarray(image)
-        return load_square(image, side, fit, reading=reading)[0]
+        return load_square(image, side, fit, reading=reading, box=box, margin=margin)[0]
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file", missing=True) from error
     except FetchError as error:

@@ -86,7 +86,7 @@ def _probes(probes: Mapping[str, Any]) -> RenderableType:
     for row in probes["parts"]:
         name = row["part"]
         cells = [_spread(row["groups"]), _spread(row["random_groups"])]
-        table.add_row(_PARTS.get(name, name), *cells)
+        table.add_row(Text(_PARTS.get(name, name)), *cells)
     title = f"Linear probes for the group (chance {_percent(probes['chance'])})"
     return Group(Text(title, "bold"), table)
 
@@ -122,7 +122,7 @@ def _found(parts: Mapping[str, Any]) -> RenderableType:
         table.add_column(title, justify="right", no_wrap=True)
     for row in [{"part": "all of them", **parts}, *parts["parts"]]:
         cells = (_percent(row["found"]), _percent(row["overlap"]), f"{row['shown']:,}")
-        table.add_row(row["part"], *cells)
+        table.add_row(Text(row["part"]), *cells)
     title = f"Parts found in {parts['images']:,} test images, without annotations"
     return Group(Text(title, "bold"), table)
 

@@ -157,7 +157,7 @@ def _findings(results: Results) -> RenderableType | None:
     first = ahead(results)
     rows = [each for each in results.findings or () if each.sentence != first]
     for each in rows:
-        table.add_row(Text(each.severity, _STYLES.get(each.severity, "")), each.sentence)
+        table.add_row(Text(each.severity, _STYLES.get(each.severity, "")), Text(each.sentence))
     return Group(Text("Findings", "bold"), table) if rows else None
 
 
@@ -189,7 +189,7 @@ def _test_table(results: Results) -> Table:
             percent(test["accuracy"], interval),
             *(_cell(name, test.get(name)) for name in METRIC_TITLES if name != "accuracy"),
         ]
-        table.add_row(title, *cells)
+        table.add_row(Text(title), *cells)
         if test is winner.test and (found := winner.calibration) is not None:
             # The bundle gives the same answers with other probabilities.
             known = [
@@ -209,7 +209,7 @@ def _further(results: Results) -> RenderableType | None:
     for model in models:
         table.add_column(model, justify="right", no_wrap=True)
     for title, cells in rows:
-        table.add_row(title, *cells)
+        table.add_row(Text(title), *cells)
     return table
 
 
@@ -225,7 +225,7 @@ def _configuration(winner: Outcome) -> RenderableType:
         return Text(f"Winner's configuration{number}: nothing was searched.")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in winner.params.items():
-        table.add_row(name, show(value))
+        table.add_row(Text(name), Text(show(value)))
     return Group(Text(f"Winner's configuration{number}", "bold"), table)
 
 
@@ -233,7 +233,7 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", justify="right", min_width=5)
     name = metric_of(metric).name
-    table.add_column(name, justify="right", no_wrap=True, min_width=max(6, len(name)))
+    table.add_column(Text(name), justify="right", no_wrap=True, min_width=max(6, len(name)))
     several = any("replicates" in row for row in rows)
     if several:
         table.add_column("error", justify="right", no_wrap=True)
@@ -245,7 +245,7 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
         if several:
             error = row.get("error")
             cells += ["-" if error is None else f"{error:.4f}", str(row.get("replicates", "-"))]
-        table.add_row(*cells, _parameters(row["params"]))
+        table.add_row(*cells, Text(_parameters(row["params"])))
     return Group(Text("Best trials", "bold"), table)
 
 
@@ -272,7 +272,8 @@ def _front(entries: list[dict[str, Any]], winner: int | None, run: RunDirectory)
     table.add_column("accuracy", justify="right", no_wrap=True)
     keys = [key for key in entries[0] if key not in _NO_OBJECTIVE]
     for key in keys:
-        table.add_column(_HEADS.get(key, metric_of(key).name), justify="right", no_wrap=True)
+        title = Text(_HEADS.get(key, metric_of(key).name))
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     for entry in entries:
         number = f"{entry['trial']}{' (winner)' if entry['trial'] == winner else ''}"
@@ -285,7 +286,7 @@ def _front(entries: list[dict[str, Any]], winner: int | None, run: RunDirectory)
             value = entry[key]
             text = f"{value:.2f}" if latency else f"{value:.4g}"
             cells.append(f"{text}{' ?' if latency and doubtful else ''}{_spread(errors.get(key))}")
-        table.add_row(number, *cells, _parameters(entry["params"]))
+        table.add_row(number, *cells, Text(_parameters(entry["params"])))
     everything = "both" if len(keys) == 1 else "all"
     if "latency_ms" not in keys:
         return Group(

@@ -12,6 +12,7 @@ from typing import Any
 from gsfl_tune.arguments import path_of
 from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.experiment.metrics import metric_of
+from gsfl_tune.plugins import PluginError
 from gsfl_tune.report import load_results
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.running_estimate import read_estimate
@@ -119,15 +120,16 @@ def summarise(path: str | Path) -> RunSummary:
     known: dict[str, Any] = {}
     try:
         found = load_results(run.path)
-        board = found.leaderboard(1)
         known = {
             "name": found.name,
             "metric": found.metric,
             "trials": {name: count for name, count in found.counts.items() if count},
-            "best": board[0]["value"] if board else None,
             "test": found.results.winner.test["accuracy"].mean if found.results else None,
         }
-    except (UserError, OSError) as error:
+        # Which value is best is unknown where the metric's package is not installed any more.
+        board = found.leaderboard(1)
+        known["best"] = board[0]["value"] if board else None
+    except (UserError, PluginError, OSError) as error:
         problems.append(first_line(error))
     settings = manifest.get("settings")
     planned = None

@@ -56,7 +56,7 @@ def _print_runs(comparison: Comparison, console: Console) -> None:
             Text(run.state, STYLES[run.state]),
             str(sum(run.files.results.counts.values())),
             ABSENT if run.trial is None else str(run.trial),
-            best if comparison.same_metric or run.best is None else f"{best} {metric.name}",
+            Text(best if comparison.same_metric or run.best is None else f"{best} {metric.name}"),
             ABSENT if winner is None else f"{100 * winner.test['accuracy'].mean:.1f} %",
         )
     console.print(table)

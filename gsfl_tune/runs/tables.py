@@ -39,7 +39,8 @@ def table_of(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ())
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for name in columns:
         table.add_column(
-            name,
+            # Names of runs are headings too, and may contain brackets.
+            Text(name),
             justify="right" if name in right else "left",
             no_wrap=name not in fold,
             overflow="fold",
@@ -67,7 +68,7 @@ def print_runs(runs: Sequence[RunSummary], folder: Path) -> None:
             Text(_place(run.path, folder)),
             Text(_state(run), STYLES[run.state.name]),
             _trials(run),
-            run.best_text,
+            Text(run.best_text),
             "–" if run.test is None else f"{100 * run.test:.1f} %",
             decimal_size(run.size),
             "–" if run.last is None else f"{datetime.fromtimestamp(run.last):%Y-%m-%d %H:%M}",

@@ -28,6 +28,7 @@ from gsfl_tune.serve.admission import Admission, Ticket
 from gsfl_tune.serve.batcher import Batcher
 from gsfl_tune.serve.body import Body, Part
 from gsfl_tune.serve.explainer import Explainer
+from gsfl_tune.serve.host_check import HostCheck
 from gsfl_tune.serve.images import FORMATS, decode
 from gsfl_tune.serve.limits import Limits
 from gsfl_tune.serve.metrics import Metrics
@@ -140,12 +141,17 @@ class Service:
         return content
 
 
-def create_app(service: Service, on_start: Callable[[], None] = lambda: None) -> Callable[..., Any]:
+def create_app(
+    service: Service,
+    on_start: Callable[[], None] = lambda: None,
+    hosts: frozenset[str] | None = None,
+) -> Callable[..., Any]:
     """Makes the ASGI application of a service.
 
     Args:
         service: The service that answers.
         on_start: Called when it is ready.
+        hosts: Hosts that requests may be sent to, see `own_hosts`; None for any.
     """
 
     @asynccontextmanager
@@ -196,7 +202,7 @@ def create_app(service: Service, on_start: Callable[[], None] = lambda: None) ->
         lifespan=lifespan,
         exception_handlers={Problem: _refused, HTTPException: _http, Exception: _failed},
     )
-    return _Measured(app, service.metrics)
+    return _Measured(app if hosts is None else HostCheck(app, hosts), service.metrics)
 
 
 async def _predict(service: Service, request: Request) -> Response:

@@ -61,6 +61,7 @@ def serve(
     from gsfl_tune.export import load_bundle
     from gsfl_tune.heap import give_back
     from gsfl_tune.serve.app import Service, create_app
+    from gsfl_tune.serve.host_check import own_hosts
     from gsfl_tune.serve.model import Threads
 
     limits = limits or Limits()
@@ -102,7 +103,7 @@ def serve(
                 )
 
         config = uvicorn.Config(
-            create_app(service, ready),
+            create_app(service, ready, own_hosts(host, listener.getsockname()[0])),
             log_level="warning",
             access_log=False,
             lifespan="on",

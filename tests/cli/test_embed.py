@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from gsfl_tune.bundles.architecture import Architecture
-from gsfl_tune.export import load_bundle, shared_tensors, write_bundle
-from tests.export.conftest import CLASSES
+from gsfl_tune.export import bundle_from_network, load_bundle, shared_tensors, write_bundle
+from tests.export.conftest import CLASSES, GROUPS, SIDE
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +116,43 @@ def test_an_experiment_gives_its_split(command, bundle_path, folder, tmp_path):
     other = pq.read_table(tmp_path / "g.parquet").to_pandas().set_index("path")
     again = np.stack(other.loc[table["path"], "f"].to_numpy())
     assert again == pytest.approx(np.stack(table["f"].to_numpy()), abs=1e-5)
+
+
+def test_a_bundle_of_boxes_has_features_of_boxes(command, network, config, bundle_path, tmp_path):
+    """Photographs of two things side by side give what the halves themselves give."""
+    places = {name: tmp_path / name for name in ("halves", "photographs")}
+    rows = ["file_name,label,x,y,width,height"]
+    for number in range(4):
+        photograph = Image.new("RGB", (80, 50))
+        for x, name in ((0, "ant"), (40, "bee")):
+            pixels = np.random.default_rng(number + x).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+            half = Image.fromarray(pixels).resize((40, 50))
+            photograph.paste(half, (x, 0))
+            (places["halves"] / name).mkdir(parents=True, exist_ok=True)
+            half.save(places["halves"] / name / f"{number}.png")
+            rows.append(f"{number}.png,{name},{x},0,40,50")
+        places["photographs"].mkdir(exist_ok=True)
+        photograph.save(places["photographs"] / f"{number}.png")
+    table = places["photographs"] / "boxes.csv"
+    table.write_text("\n".join(rows))
+    data = config.data.model_copy(update={"crop": "box", "crop_margin": 0.0})
+    boxed = config.model_copy(update={"data": data})
+    arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE, "metrics": {}}
+    bundle_from_network(tmp_path / "boxed", network, boxed, **arguments)
+    assert command("embed", bundle_path, places["halves"], "-o", tmp_path / "a").code == 0
+    expected = pq.read_table(tmp_path / "a").to_pandas().sort_values(["label", "path"])
+    for number, path in enumerate((table, places["photographs"])):
+        answer = command("embed", tmp_path / "boxed", path, "-o", tmp_path / f"b{number}")
+        assert (answer.code, "trained on boxes" in answer.err) == (0, False), answer.err
+        found = pq.read_table(tmp_path / f"b{number}").to_pandas().sort_values(["label", "path"])
+        assert found["label"].tolist() == ["ant"] * 4 + ["bee"] * 4
+        assert np.stack(found["f"]) == pytest.approx(np.stack(expected["f"]), abs=1e-5)
+    # Without boxes the images are whole, and that is said.
+    shutil.copytree(places["photographs"], tmp_path / "bare", ignore=lambda *_: ["boxes.csv"])
+    for path in (places["halves"], tmp_path / "bare"):
+        answer = command("embed", tmp_path / "boxed", path, "-o", tmp_path / "c")
+        assert answer.code == 0
+        assert "the bundle was trained on boxes cut out of images; these have none" in answer.err
 
 
 def test_images_without_labels(command, bundle_path, images, tmp_path):

@@ -58,6 +58,14 @@ def test_shows_the_numbers_within_80_columns():
     assert "class, of pairs inside a group - - - -" in flat
 
 
+def test_names_of_parts_with_brackets_are_shown_as_they_are():
+    row = {"found": 0.5, "overlap": 0.25, "shown": 12}
+    rows = [{"part": name, **row} for name in ("wing [left]", "[/x]")]
+    parts = {**row, "images": 40, "parts": rows}
+    flat = " ".join(text_of({"parts": parts}).split())
+    assert "wing [left] 50.0 % 25.0 % 12 [/x] 50.0 % 25.0 % 12" in flat
+
+
 def test_what_could_not_be_computed_says_why():
     text = text_of({"swap": {"error": "ValueError: no decoder"}, "notes": ["no Grad-CAM: tiny"]})
     assert "swap: ValueError: no decoder" in text

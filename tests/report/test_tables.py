@@ -155,6 +155,28 @@ def test_a_simpler_model_that_is_ahead_comes_before_everything(begun):
     assert flat.index("warning Only 136 test images.") < flat.index("note dropout is at its end.")
 
 
+def test_names_with_brackets_are_shown_as_they_are(under_way):
+    """Class folders, values and names of parts are not rich's markup."""
+    found = [
+        Finding("class", "severe", {}, "one class, sign [left], for images of 4 other classes."),
+        Finding("class", "note", {}, "one class, [/x], for images of [bold] classes."),
+    ]
+    plain = make_results()
+    winner = replace(plain.winner, params={"model.weights": "a/[old]/b [/x].pt"})
+    results = make_results(findings=found, winner=winner)
+    run = RunDirectory(under_way)
+    write_results(run.results_file, results)
+    table = pd.read_parquet(run.trials_parquet)
+    table["params.model.weights"] = "c/[new] [/x].pt"
+    table.to_parquet(run.trials_parquet)
+    text = text_of(under_way)
+    flat = " ".join(text.split())
+    assert "one class, sign [left], for images of 4 other classes." in flat
+    assert "one class, [/x], for images of [bold] classes." in flat
+    assert "model.weights a/[old]/b [/x].pt" in flat
+    assert "c/[new] [/x].pt" in flat
+
+
 def test_one_seed_has_no_deviation_and_no_control_no_sentence(begun):
     results = make_results(control=None, difference=None, probe=None)
     single = {name: Score.of([0.5]) for name in results.winner.test}

@@ -176,6 +176,16 @@ def test_a_terminal_of_80_columns_is_enough(tmp_path, capsys, monkeypatch):
     assert "Learning curves of the winners" in text
 
 
+def test_names_with_brackets_are_headings_as_they_are(tmp_path, capsys):
+    a, b = (finished_run(tmp_path / f"[{name}] run", answers(1)) for name in ("a", "bold"))
+    results = read_json(b.results_file)
+    results["winner"]["config"]["model"]["dropout"] = 0.3
+    write_json(b.results_file, results)
+    assert main(["compare", str(a.path), str(b.path)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "key [a] run [bold] run" in lines
+
+
 def test_a_pipe_and_json_and_a_page(tmp_path, capsys):
     runs = [finished_run(tmp_path / name, answers(k)).path for k, name in enumerate("ab")]
     page = tmp_path / "page.html"

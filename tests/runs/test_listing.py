@@ -22,6 +22,7 @@ from gsfl_tune.runs.tables import print_runs
 from tests.report.runs import RunMaker
 
 BEGUN = 1_790_000_000.0
+GONE = "validation/of_a_package"
 
 
 def made(path, seconds=0.0, **driver):
@@ -137,6 +138,20 @@ def test_damage_is_told_and_hides_no_other_run(house, capsys):
     assert "run.json: cannot be read" in text
     assert "trials.parquet: cannot be read as Parquet" in text
     assert "birds/stopped" in text
+
+
+def test_a_metric_whose_package_is_gone_hides_no_run(house, capsys):
+    whole = RunMaker(house / "birds" / "deep" / "whole")
+    write_json(whole.run.results_file, read_json(whole.run.results_file) | {"metric": GONE})
+    run = summarise(whole.path)
+    assert (run.metric, run.best, run.best_text) == (GONE, None, "–")
+    assert run.test == pytest.approx((0.71 + 0.74 + 0.72) / 3)
+    assert run.trials["COMPLETE"] > 0
+    assert run.problem == "no installed package adds the metric 'of_a_package'"
+    assert main(["runs", str(house)]) == 0
+    text = capsys.readouterr().out
+    assert f"birds/deep/whole: {run.problem}" in text
+    assert all(name in text for name in ("birds/stopped", "killed", "old"))
 
 
 def test_a_pipe_gets_a_line_for_each_run(tmp_path, capsys):

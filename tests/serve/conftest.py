@@ -53,9 +53,10 @@ class Server:
     def __init__(self, process: warm.Started, port: int) -> None:
         self.process = process
         self.port = port
+        self.host = "127.0.0.1"
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = HTTPConnection(self.host, self.port, timeout=60)
         try:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, names)

@@ -112,7 +112,8 @@ def test_a_bad_body_is_refused_with_a_reason(server, body, status, error, words)
 
 def test_a_body_without_a_length_is_bounded_too(server):
     with socket.create_connection(("127.0.0.1", server.port), 60) as client:
-        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head)
         for _ in range(40):
             client.sendall(b"2710\r\n" + b"x" * 10_000 + b"\r\n")
         client.sendall(b"0\r\n\r\n")
@@ -197,7 +198,7 @@ def test_sigterm_lets_requests_under_way_be_answered(start, served_bundle):
     body = jpeg()
     with start(served_bundle) as server:
         with socket.create_connection(("127.0.0.1", server.port), 60) as client:
-            head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"POST /predict HTTP/1.1\r\nHost: [::1]\r\nContent-Length: {len(body)}\r\n\r\n"
             client.sendall(head.encode() + body[:100])
             _wait_for_request(server)
             server.process.terminate()
@@ -220,7 +221,7 @@ def test_a_second_signal_does_not_wait_for_requests(start, served_bundle, word):
         start(served_bundle) as server,
         socket.create_connection(("127.0.0.1", server.port), 60) as client,
     ):
-        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nx")
         _wait_for_request(server)
         server.process.send_signal(word)
         wait_until(lambda: not listens(server.port), "the server takes no more requests")

@@ -132,7 +132,7 @@ def impatient(served_bundle: Path) -> Iterator[Server]:
 
 def _half(port: int, body: bytes, sent: int) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port), 60)
-    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     client.sendall(head.encode() + body[:sent])
     return client
 

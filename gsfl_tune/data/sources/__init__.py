@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsfl_tune.cache.entries import cache_directory
+from gsfl_tune.data.disk_errors import disk_error
 from gsfl_tune.data.sources._added import (
     SourceRequest,
     added_source,
@@ -104,14 +105,18 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
             training images.
 
     Raises:
-        UserError: If the source is missing or its layout is not the expected one.
+        UserError: If the source is missing, a part of it cannot be read, or its layout is not the
+            expected one.
     """
     if config.source == "auto":
         name = detect_source(config.path)
         source = create_source(config.model_copy(update={"source": name}), cache, scoring=scoring)
         source.notices.insert(0, f"data.source: auto: {_shown(config)} is read as {name}")
         return source
-    source = _create(config, cache, scoring)
+    try:
+        source = _create(config, cache, scoring)
+    except OSError as error:
+        raise disk_error(error, cache) from error
     if config.crop == "box" and not scoring and not any(each.box for each in source.samples):
         source.problems.append(
             f"data.crop: found box, but {_shown(config)} ({config.source}) has no boxes; allowed: "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gsfl_tune.data.disk_errors import not_utf8, unreadable
 from gsfl_tune.data.sources._names import normal
 from gsfl_tune.experiment.errors import UserError
 
@@ -80,13 +81,19 @@ def read_attributes(root: Path, row: Mapping[str, int]) -> tuple[list[str], np.n
 
 def _lines(file: Path, count: int, what: str) -> Iterator[tuple[int, list[str]]]:
     """Yields the first words of each line, with the line's number."""
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            words = line.split()
-            if words and len(words) < count:
-                raise UserError(f"{file}:{number}: found {line.strip()!r}, allowed {what}")
-            if words:
-                yield number, words[:count]
+    try:
+        # CUB's attributes are millions of lines: they are not held at a time.
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                words = line.split()
+                if words and len(words) < count:
+                    raise UserError(f"{file}:{number}: found {line.strip()!r}, allowed {what}")
+                if words:
+                    yield number, words[:count]
+    except UnicodeDecodeError as error:
+        raise not_utf8(file) from error
+    except OSError as error:
+        raise unreadable(error) from error
 
 
 def _numbers(file: Path, line: int, *words: str) -> list[float]:
@@ -103,10 +110,10 @@ def numbered_lines(file: Path) -> dict[str, str]:
         The text by number, in the order of the file.
 
     Raises:
-        UserError: If a line has no text, or a number appears twice.
+        UserError: If a line has no text, a number appears twice, or the file cannot be read.
     """
     rows: dict[str, str] = {}
-    for number, line in enumerate(normal(file.read_text(encoding="utf-8")).splitlines(), start=1):
+    for number, line in enumerate(normal(text_of(file)).splitlines(), start=1):
         if not line.strip():
             continue
         key, _, value = line.strip().partition(" ")
@@ -115,3 +122,17 @@ def numbered_lines(file: Path) -> dict[str, str]:
             raise UserError(f"{file}:{number}: {line.strip()!r}: {reason}")
         rows[key] = value.strip()
     return rows
+
+
+def text_of(file: Path) -> str:
+    """Reads a list.
+
+    Raises:
+        UserError: If it is not UTF-8, or cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise not_utf8(file) from error
+    except OSError as error:
+        raise unreadable(error) from error

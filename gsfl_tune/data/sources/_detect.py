@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gsfl_tune.data.disk_errors import unreadable
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from gsfl_tune.data.sources._base import expand
 from gsfl_tune.data.sources._columns import Given, find_roles, told_part
@@ -63,8 +64,16 @@ def detect_source(path: str | list[str] | None) -> str:
         A value of ``data.source``.
 
     Raises:
-        UserError: If the path does not exist, or its content is unknown or ambiguous.
+        UserError: If the path does not exist or cannot be read, or its content is unknown or
+            ambiguous.
     """
+    try:
+        return _detected(path)
+    except OSError as error:
+        raise unreadable(error) from error
+
+
+def _detected(path: str | list[str] | None) -> str:
     if path is None or path == []:
         raise UserError(f"data.path is missing: it must name {_ALLOWED}")
     if isinstance(path, list):

@@ -8,7 +8,12 @@ from typing import Any
 
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.image_file import Box
-from gsfl_tune.data.sources._attributes import numbered_lines, read_attributes, read_parts
+from gsfl_tune.data.sources._attributes import (
+    numbered_lines,
+    read_attributes,
+    read_parts,
+    text_of,
+)
 from gsfl_tune.data.sources._base import FileSource, local_directory, some
 from gsfl_tune.data.sources._names import normal
 from gsfl_tune.experiment.errors import UserError
@@ -126,8 +131,12 @@ def _boxes(file: Path) -> dict[str, Box]:
 
 
 def text_lines(file: Path) -> list[str]:
-    """Returns the lines of a file that are not empty, in the composed form (NFC)."""
-    text = normal(file.read_text(encoding="utf-8"))
+    """Returns the lines of a file that are not empty, in the composed form (NFC).
+
+    Raises:
+        UserError: If it is not UTF-8, or cannot be read.
+    """
+    text = normal(text_of(file))
     return [line for line in text.splitlines() if line.strip()]
 
 

@@ -41,6 +41,8 @@ class CheckpointKeeper(Watcher):
         copies: Returns the existing copies of checkpoints; called once, at the beginning.
         unseen: Bytes to assume for a running trial whose checkpoints are not visible, as on a
             node with its own directory.
+        on_dropped: Called with a paused trial that has ended for want of space. It must tell all
+            watchers, this one too; default: this one alone.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class CheckpointKeeper(Watcher):
         discard: Callable[[Path], None] = lambda path: None,
         copies: Callable[[], Iterable[Path]] = tuple,
         unseen: int = 0,
+        on_dropped: Callable[[int], None] | None = None,
     ) -> None:
         self._run = run
         self._study = study
@@ -62,6 +65,7 @@ class CheckpointKeeper(Watcher):
         self._discard = discard
         self._copies = copies
         self._unseen = unseen
+        self._on_dropped = on_dropped or self.ended
         self._sign = -1.0 if study.direction == "maximize" else 1.0
         # (score with smaller is better, number), the best first.
         self._kept: list[tuple[float, float, int]] = []
@@ -149,7 +153,7 @@ class CheckpointKeeper(Watcher):
         number = self._study.worst_paused()
         if number is not None:
             self._study.prune_paused(number)
-            self._delete(number)
+            self._on_dropped(number)
         return number is not None
 
     def _drop_worst(self) -> None:

@@ -298,11 +298,8 @@ class Progress(Watcher):
         ]
         best = self._best
         if best is not None:
-            parts.append(
-                Text.from_markup(
-                    f"best [bold]{self._best_text}[/bold] {study.metric}, trial {best.number}"
-                )
-            )
+            words = ("best ", (self._best_text, "bold"), f" {study.metric}, trial {best.number}")
+            parts.append(Text.assemble(*words))
             parts.append(_params(study.space.active_params(best.params), self.console.width))
         return Group(*parts)
 

@@ -181,6 +181,7 @@ def run_study(
         if storage is not None
         else tuple,
         checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
+        on_dropped=lambda number: watcher.ended(number),
     )
     pulses = TrialPulses()
     watcher = Watchers(keeper, table, pulses, *context.watchers)

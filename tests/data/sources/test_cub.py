@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gsfl_tune.data import prepare
-from gsfl_tune.data.sources import CubSource
+from gsfl_tune.data.sources import CubSource, create_source
 from gsfl_tune.experiment.errors import UserError
 from tests.data.conftest import configure, save
 
@@ -109,6 +109,30 @@ def test_lines_that_cannot_be_read(root, line):
         file.write(line)
     with pytest.raises(UserError, match=r"images\.txt:17: "):
         CubSource(str(root))
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("classes.txt", 2),
+        ("bounding_boxes.txt", 2),
+        ("parts/parts.txt", 2),
+        ("parts/part_locs.txt", 2),
+        ("attributes/image_attribute_labels.txt", 2),
+    ],
+)
+def test_a_list_in_latin_1_is_named_with_its_line(root, cache, file, line):
+    for folder in ("parts", "attributes"):
+        (root / folder).mkdir()
+    (root / "parts" / "parts.txt").write_text("1 beak\n")
+    (root / "parts" / "part_locs.txt").write_text("1 1 2.0 3.0 1\n")
+    (root / "attributes.txt").write_text("1 has_bill_shape::curved\n")
+    (root / "attributes" / "image_attribute_labels.txt").write_text("1 1 1 3\n")
+    CubSource(str(root)).annotations()
+    (root / file).write_bytes("1 colibri thalassin\n2 mésange bleue 1 1\n".encode("latin-1"))
+    said = rf"{file}:{line}: found bytes that are not UTF-8, allowed text in UTF-8"
+    with pytest.raises(UserError, match=said):
+        create_source(configure("cub", root), cache).annotations()
 
 
 def test_a_missing_image_is_broken(root, cache):

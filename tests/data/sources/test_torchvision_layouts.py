@@ -87,6 +87,9 @@ def test_dtd_is_read_as_torchvision_reads_it(tmp_path, cache):
     (tmp_path / "dtd" / "dtd" / "labels" / "val1.txt").write_text("nonsense\n")
     with pytest.raises(UserError, match=r"val1\.txt:1: 'nonsense': expected CLASS/IMAGE"):
         create_source(configure("dtd", tmp_path), cache)
+    (tmp_path / "dtd" / "dtd" / "labels" / "val1.txt").write_bytes(b"a/b.jpg\n\xe9t\xe9/c.jpg\n")
+    with pytest.raises(UserError, match=r"val1\.txt:2: found bytes that are not UTF-8, allowed"):
+        create_source(configure("dtd", tmp_path), cache)
     (tmp_path / "dtd" / "dtd" / "labels" / "val1.txt").unlink()
     with pytest.raises(UserError, match=r"has no labels/val1\.txt\. Set data\.download: true"):
         create_source(configure("dtd", tmp_path), cache)

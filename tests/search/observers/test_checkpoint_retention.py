@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas
 import pytest
 
 from gsfl_tune.experiment import ExperimentError
 from gsfl_tune.experiment.constraints import parse_constraint
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import Study, refuse_small_disk
+from gsfl_tune.search.observers.base import Watchers
 from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper, make_room
+from gsfl_tune.search.observers.trials_parquet import TrialTable
 from gsfl_tune.search.study.goals import Goals
 from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.trial_worker import TrialWorker
@@ -218,3 +222,33 @@ def test_a_budget_ends_paused_trials_before_finished_ones_lose_theirs(
     assert _there(run) == [0, 1, 4, 5]
     assert study.paused() == {1: 0}
     assert study.counts()["PRUNED"] == 2
+
+
+def test_the_table_has_the_epochs_of_a_paused_trial_that_was_dropped(
+    run: RunDirectory, storage: DriverCopy
+) -> None:
+    """Its node has a directory of its own: the log is in the storage alone."""
+    study = Study(run.journal, "search", experiment().space, goals=Goals("validation/accuracy"))
+    storage.start()
+    for value in (0.8, 0.7):
+        number = study.ask().number
+        study.pause(number, value, 0)
+        lines = [f'{{"epoch": {epoch}, "seconds": 2.0}}\n' for epoch in (1, 2, 3)]
+        storage.storage.put(f"trials/{number}/epochs.jsonl", "".join(lines).encode())
+    table = TrialTable(run, study, storage)
+    keeper = CheckpointKeeper(
+        run,
+        study,
+        keep=3,
+        budget=SIZE,
+        discard=storage.discard,
+        unseen=SIZE,
+        on_dropped=lambda number: watchers.ended(number),
+    )
+    watchers = Watchers(keeper, table)
+    watchers.begin(study, 2, 2)
+    watchers.tick()
+    watchers.finish(interrupted=False)
+    rows = pandas.read_parquet(run.trials_parquet).set_index("number")
+    assert rows["state"].tolist() == ["RUNNING", "PRUNED"]
+    assert (rows.loc[1, "epochs"], rows.loc[1, "seconds"]) == (3, 6.0)

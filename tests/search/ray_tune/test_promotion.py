@@ -12,7 +12,9 @@ from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import Interrupt, Watcher
+from gsfl_tune.search.observers import checkpoint_retention
 from gsfl_tune.search.ray_tune.scheduler import create_asha
+from gsfl_tune.training.pricing.cost import checkpoint_bytes
 from tests.search.experiments import YAML, experiment, searched
 from tests.search.trainables import Judged
 
@@ -30,9 +32,13 @@ class Events(Watcher):
     def __init__(self, interrupt: Interrupt | None = None, pauses: int = 0) -> None:
         self.paused_trials: list[int] = []
         self.continued: list[int] = []
+        self.begun = 0
+        # Trials that had begun when a trial ended, by its number.
+        self.over: dict[int, int] = {}
         self._interrupt, self._pauses = interrupt, pauses
 
     def started(self, number: int, params: Any, *, again: bool) -> None:
+        self.begun += not again
         if again:
             self.continued.append(number)
 
@@ -40,6 +46,10 @@ class Events(Watcher):
         self.paused_trials.append(number)
         if self._interrupt is not None and len(self.paused_trials) == self._pauses:
             self._interrupt.request()
+
+    def ended(self, number: int) -> None:
+        assert number not in self.over
+        self.over[number] = self.begun
 
 
 def check_ended(run: RunDirectory, study: Any, tried: Experiment) -> None:
@@ -97,6 +107,35 @@ def test_paused_trials_survive_an_interrupt(
     assert not second.interrupted
     check_ended(run, second.study, tried)
     assert second.study.created() == 14
+
+
+@pytest.mark.slow
+def test_the_end_of_paused_trials_without_room_is_told(
+    run: RunDirectory,
+    two_slots: Slots,
+    cache_dir: Path,
+    ray_of_tests: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint_retention, "SECONDS_BETWEEN_LOOKS", 0.0)
+    tried = experiment(*PROMOTING)
+    # Two trials at once with two checkpoints each, and hardly anything else.
+    budget = f"search.disk_budget={int(4.5 * checkpoint_bytes(tried) / 1000)}kB"
+    events = Events()
+    outcome = searched(
+        experiment(*PROMOTING, budget),
+        run,
+        resources=two_slots,
+        cache_dir=cache_dir,
+        save_seconds=0,
+        watchers=[events],
+    )
+    ended = {trial.number: trial.state.name for trial in outcome.study.trials()}
+    assert set(events.over) == set(ended)
+    # All others wait until the search is over.
+    early = [n for n, begun in events.over.items() if begun < 14 and ended[n] == "PRUNED"]
+    assert early
+    assert set(early) <= set(events.paused_trials)
 
 
 @pytest.mark.slow
