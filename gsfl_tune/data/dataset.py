@@ -326,6 +326,10 @@ class Dataset:
         """Returns the images that could not be read, of those decoded so far."""
         return self._files.broken_images
 
+    def too_broken(self, limit: float) -> tuple[int, int] | None:
+        """Returns how many of how many images are broken, if a search with this limit refuses."""
+        return self._files.exceeded(limit)
+
     @functools.cached_property
     def notices(self) -> list[str]:
         """Returns notices that are not errors but should be known, one line each."""
