@@ -96,9 +96,8 @@ class Data(Command):
         if args.samples is not None:
             with writing("--samples", args.samples):
                 _write_samples(args.samples, dataset)
-        total = len(dataset.pool) + len(dataset.test) + len(dataset.broken)
-        total += len(dataset.split.spare)
-        refused = len(dataset.broken) > config.max_broken * total
+        exceeded = dataset.too_broken(config.max_broken)
+        refused = exceeded is not None
         if args.json:
             content = {
                 "name": name,
@@ -120,10 +119,10 @@ class Data(Command):
         _line(console, f"contact sheet: {target.resolve()}{some}")
         if args.samples is not None:
             _line(console, f"samples of the test part: {args.samples.resolve()}")
-        if refused:
+        if exceeded is not None:
             _line(
                 console,
-                f"{len(dataset.broken)} of {total} images are broken, more than data.max_broken "
+                f"{exceeded[0]} of {exceeded[1]} images are broken, more than data.max_broken "
                 f"({config.max_broken:.2%}) allows: a search would refuse this data",
                 "bold red",
             )

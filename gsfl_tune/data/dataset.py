@@ -331,6 +331,10 @@ class Dataset:
         """Returns those of `broken` that are of the test part; all of them where it is chosen."""
         return self._files.broken_of("test") if self.given_test else self.broken
 
+    def too_broken(self, limit: float) -> tuple[int, int] | None:
+        """Returns how many of how many images are broken, if a search with this limit refuses."""
+        return self._files.exceeded(limit)
+
     @functools.cached_property
     def notices(self) -> list[str]:
         """Returns notices that are not errors but should be known, one line each."""

@@ -50,7 +50,8 @@ class DecodedFiles:
         self._max_broken = max_broken
         self._name = name
         self._progress = progress
-        self._decoded = 0
+        # (broken, decoded) images after each file that was opened, of all files so far.
+        self._counts: list[tuple[int, int]] = []
         self._open: dict[bool, tuple[DecodedFile, np.ndarray]] = {}
 
     @property
@@ -62,6 +63,19 @@ class DecodedFiles:
         """Returns those of `broken_images` that the source has put into a part."""
         samples = self._source.samples
         return [self.broken[at] for at in sorted(self.broken) if samples[at].part == part]
+
+    def exceeded(self, limit: float) -> tuple[int, int] | None:
+        """Returns the numbers of broken and of all images where a search would have ended.
+
+        A limit is tested after each file, so that an early end says what was decoded until then.
+
+        Args:
+            limit: Largest share of unreadable images.
+
+        Returns:
+            None if no file exceeds the limit.
+        """
+        return next((each for each in self._counts if each[0] > limit * each[1]), None)
 
     def open(self, *, separate_test: bool) -> tuple[DecodedFile, np.ndarray]:
         """Opens a file, decoding if needed; returns it and the positions of its rows.
@@ -95,7 +109,8 @@ class DecodedFiles:
         for position, reason in zip(listed.tolist(), file.reasons, strict=True):
             if reason is not None:
                 self.broken[position] = BrokenImage(self._source.samples[position].path, reason)
-        self._decoded += len(listed)
-        if len(self.broken) > self._max_broken * self._decoded:
-            message = broken_message(self.broken_images, self._decoded, self._max_broken)
-            raise UserError(message)
+        before = self._counts[-1][1] if self._counts else 0
+        self._counts.append((len(self.broken), before + len(listed)))
+        exceeded = self.exceeded(self._max_broken)
+        if exceeded is not None:
+            raise UserError(broken_message(self.broken_images, exceeded[1], self._max_broken))

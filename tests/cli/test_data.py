@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.data.conftest import fill
+from gsfl_tune.data import prepare
+from gsfl_tune.experiment.errors import UserError
+from tests.data.conftest import configure, fill
 
 REAL = os.environ.get("GSFL_TUNE_REAL_DATA")
 
@@ -78,6 +80,34 @@ def test_findings_are_listed_by_path(command, folder):
     assert answer.code == 0
     with Image.open("sheets/a.png") as image:
         assert image.width > 96
+
+
+def test_the_limit_of_broken_images_is_that_of_a_search(command, tmp_path):
+    """It is tested before the test part is decoded, and copies that are left out count."""
+    limit = "data.max_broken=0.02"
+    root = fill(
+        tmp_path / "a", {f"{part}/{name}": 30 for part in ("train", "test") for name in "xy"}
+    )
+    for number in range(2):
+        (root / "train" / "x" / f"{number:03d}.png").write_bytes(b"nothing")
+    answer = command("data", root, "--set", limit)
+    assert answer.code == 2
+    assert "2 of 60 images are broken, more than data.max_broken (2.00%) allows" in answer.out
+    with pytest.raises(UserError, match="2 of 60 images are broken"):
+        prepare(configure("folder", root, max_broken=0.02))
+    root = fill(tmp_path / "b", {"train/x": 20, "train/y": 20, "test/x": 2, "test/y": 2})
+    for name in "xy":
+        (root / "val" / name).mkdir(parents=True)
+        for number in range(8):
+            file = root / "train" / name / f"{number:03d}.png"
+            shutil.copy(file, root / "val" / name / file.name)
+    (root / "train" / "x" / "019.png").write_bytes(b"nothing")
+    answer = command("data", root, "--set", limit, "--json")
+    found = json.loads(answer.out)
+    assert (answer.code, found["refused"], len(found["broken"])) == (0, False, 1)
+    assert len(prepare(configure("folder", root, max_broken=0.02)).broken) == 1
+    refused = command("data", root, "--set", "data.max_broken=0.01")
+    assert "1 of 56 images are broken" in refused.out
 
 
 def test_an_experiment_and_overrides(command, tmp_path):

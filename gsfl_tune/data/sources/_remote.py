@@ -242,7 +242,7 @@ def _remote(url: str, cache: Path, ask: _Ask) -> list[SourceFile]:
     names = ask.chosen(list(infos), folder) if folder else list(infos)
     files = []
     for path, part in ask.parts(names, folder).items():
-        name = f"{scheme}://{path.lstrip('/')}"
+        name = _address(scheme, path)
         try:
             local = _fetch(system, infos[path], name, cache, ask.kind.suffix)
         except UserError:
@@ -251,6 +251,13 @@ def _remote(url: str, cache: Path, ask: _Ask) -> list[SourceFile]:
             raise UserError(f"data.path: {name} cannot be read: {error}") from error
         files.append(SourceFile(name, local, part))
     return files
+
+
+def _address(scheme: str, path: str) -> str:
+    """Returns the URL of a path in a file system."""
+    if "://" in path:  # that of HTTP has whole URLs for paths
+        return path
+    return f"{scheme}://{path if scheme == 'file' else path.lstrip('/')}"
 
 
 def _file_system(url: str) -> tuple[fs.FileSystem, str]:

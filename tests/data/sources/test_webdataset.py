@@ -19,6 +19,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.errors import ExperimentError, UserError
 from tests.data.conftest import configure, picture, save
+from tests.http_server import Server
 
 webdataset = pytest.importorskip("webdataset")
 
@@ -52,6 +53,24 @@ def check_pixels(dataset):
             expected = load_square(content(key), dataset.pool.side)[0]
             np.testing.assert_array_equal(images.gather(np.array([place]))[0], expected)
             assert label == key % 2
+
+
+def test_names_beside_shards_of_a_url(tmp_path, cache):
+    """The names lie beside the shards there too, and messages have the addresses as they are."""
+    file = shard(tmp_path / "here" / "all.tar", 8)
+    (tmp_path / "here" / "classes.txt").write_text("\n".join(NAMES))
+    dataset = prepare(configure("webdataset", f"file://{tmp_path}/here"), cache_dir=cache)
+    assert dataset.classes == NAMES
+    assert dataset.pool.paths[0].startswith(f"file://{file}#")
+    pytest.importorskip("aiohttp")
+    with Server() as server:
+        server.files["/data/all.tar"] = file.read_bytes()
+        server.files["/data/classes.txt"] = "\n".join(NAMES).encode()
+        url = server.url("/data/all.tar")
+        dataset = prepare(configure("webdataset", url), cache_dir=cache)
+    assert dataset.classes == NAMES
+    assert dataset.pool.paths[0].startswith(f"{url}#")
+    check_pixels(dataset)
 
 
 def test_shards_with_numbers_and_names_beside(tmp_path, cache):
