@@ -17,6 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 BEST = 50
 # User attribute of a RUNNING trial that waits: the rung at which it would have been stopped.
 PAUSED = "paused"
+# Beside it, when: seconds since 1970. Optuna knows the times of begins and ends only.
+PAUSED_AT = "paused_at"
 # User attribute of a trial that left the space when that was changed: its old content, see
 # `gsfl_tune.search.opening.change_space`.
 OUTSIDE = "outside"

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.dry_run import ReadOnlyStudy
-from gsfl_tune.search.samplers.history import as_stopped, thinned
+from gsfl_tune.search.samplers.history import PAUSED, PAUSED_AT, as_stopped, thinned
 
 
 @dataclass(frozen=True)
@@ -233,5 +233,14 @@ def _whole(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _end(trial: FrozenTrial) -> tuple[float, int]:
-    ended = trial.datetime_complete
+    """Returns when a trial gave its slot back for good, as far as is known, and its number.
+
+    For a trial that waits, and for one that has been stopped while it waited, that is its pause:
+    its place must not change with later trials, or a model of populations would mix them again.
+    """
+    paused = trial.user_attrs.get(PAUSED_AT)
+    if paused is not None and trial.user_attrs.get(PAUSED) is not None:
+        return float(paused), trial.number
+    # Runs of older versions have no time of a pause.
+    ended = trial.datetime_complete or trial.datetime_start
     return (ended.timestamp() if ended else 0.0, trial.number)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gsfl_tune.search.samplers.history import PAUSED
+from gsfl_tune.search.samplers.history import PAUSED, PAUSED_AT
 from gsfl_tune.search.study.reading import StudyReading
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Pausing(StudyReading):
         with self._journal.batch():
             self.report(number, k, value, others)
             self.note(number, PAUSED, k)
+            self.note(number, PAUSED_AT, time.time())
         self._paused[number] = k
 
     def worst_paused(self) -> int | None:

@@ -103,6 +103,40 @@ def test_samplers_learn_from_a_paused_trial_as_from_one_that_was_stopped(
     assert [each.number for each in seen.best(9)] == [2, 0, 1]
 
 
+def test_a_pause_has_its_place_among_the_ends(run: RunDirectory) -> None:
+    """Optuna's CMA-ES counts off populations in this order: it must not change afterwards."""
+    tried = experiment("search.sampler.name=random")
+    study = opened(run, tried)
+    for _ in range(5):
+        study.ask()
+
+    def order() -> list[int]:
+        return [each.number for each in Observed(plain(run), tried.space, 9).ended]
+
+    study.complete(3, 2.0)
+    study.pause(1, 4.0, 0)
+    study.prune(2, 5.0, 0)
+    study.pause(0, 6.0, 0)
+    assert order() == [3, 1, 2, 0]
+    study.complete(4, 1.0)
+    assert order() == [3, 1, 2, 0, 4]
+    # A later driver finds the same, and the place stays where such a trial is stopped for good.
+    assert opened(run, tried).prune_paused(1) == [1]
+    assert order() == [3, 1, 2, 0, 4]
+
+
+def test_one_that_goes_on_ends_later(run: RunDirectory) -> None:
+    tried = experiment("search.sampler.name=random")
+    study = opened(run, tried)
+    for _ in range(2):
+        study.ask()
+    study.pause(0, 4.0, 0)
+    study.complete(1, 2.0)
+    study.again(0)
+    study.complete(0, 3.0)
+    assert [each.number for each in Observed(plain(run), tried.space, 9).ended] == [1, 0]
+
+
 def test_the_worst_of_the_earliest_rung_is_given_up_first(run: RunDirectory) -> None:
     study = opened(run)
     assert study.worst_paused() is None
