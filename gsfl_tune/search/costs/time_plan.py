@@ -102,6 +102,8 @@ class Asked:
         grace: No trial is stopped before this head epoch; None where none is stopped at all.
         replicates: Most trainings of a trial, over folds and seeds.
         reduction: One in so many trials passes a rung.
+        several: Whether there are several objectives: only a trial that came to its end has a place
+            on their front.
     """
 
     head_epochs: int | None
@@ -112,11 +114,14 @@ class Asked:
     grace: int | None = 1
     replicates: int = 1
     reduction: int = 2
+    several: bool = False
 
     @property
     def may_stop(self) -> bool:
         """Returns whether a trial that has not come to its end can be the winner."""
-        return self.grace is not None and self.replicates == 1 and self.control != "tuned"
+        if self.several or self.control == "tuned":
+            return False
+        return self.grace is not None and self.replicates == 1
 
     def share(self, head_epochs: int, finetune_epochs: int) -> float:
         """Returns how many whole trainings a trial takes on average.

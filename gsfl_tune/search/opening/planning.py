@@ -24,6 +24,7 @@ from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
 from gsfl_tune.search.ray_tune.location import place
 from gsfl_tune.search.ray_tune.resources import Resources
+from gsfl_tune.search.study.goals import Goals
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Workspace, resolve_device
@@ -152,6 +153,7 @@ def plan_time(
         grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
         replicates=search.replicates,
         reduction=search.scheduler.reduction,
+        several=Goals.of(search).several,
     )
     budget = seconds(search.time_budget)
 

@@ -190,6 +190,8 @@ def run_study(
         return experiment.defaults() if best is None else experiment.configure(best.params)
 
     def empty() -> bool:
+        if study.goals.several:  # a stopped trial is not on the front
+            return study.best() is None
         return not any(study.rungs(trial) for trial in study.trials())
 
     limits = Limits(

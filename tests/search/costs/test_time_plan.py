@@ -48,8 +48,12 @@ def test_a_short_budget_goes_into_epochs_before_it_goes_into_trials():
     for each in plans[:3]:
         assert (each.finalists, each.final_seeds) == (1, 1)
     assert "the first trial alone" in "\n".join(plans[0].lines())
-    # A trial that is never stopped, or that folds judge, has to come to its end.
-    for asked in (replace(FREE, grace=None), replace(FREE, replicates=3)):
+    # A trial that is never stopped, that folds judge or several objectives, comes to its end.
+    for asked in (
+        replace(FREE, grace=None),
+        replace(FREE, replicates=3),
+        replace(FREE, several=True),
+    ):
         plan = make_plan(8 * MINUTE, 29, 2, prices, asked)
         assert not plan.alone
         assert plan.search >= plan.training
