@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from gsfl_tune.experiment import Experiment
@@ -100,32 +100,53 @@ class TimeBudget:
             return "search.time_budget is used up"
         return f"the rest of search.time_budget ({time_text(self.left)}) is for the finals"
 
-    def finalists(self, configs: Sequence[Config]) -> int:
-        """Returns how many finalists can be trained again in time, at least one."""
+    def finalists(self, configs: Sequence[Config], finished: Collection[int] = ()) -> int:
+        """Returns how many of the first finalists can be trained again in time, at least one.
+
+        Args:
+            configs: Configurations of the finalists, best first.
+            finished: Places of those that an earlier driver trained. They race without a price.
+        """
         for count in range(len(configs), 1, -1):
-            dearest = max(configs[:count], key=self._costs.seconds)
-            if self._finals(count, 1, dearest) <= self._for_finals:
+            racing = [each for i, each in enumerate(configs) if i < count or i in finished]
+            owed = sum(place not in finished for place in range(count))
+            dearest = max(racing, key=self._costs.seconds)
+            if self._finals(count, 1, dearest, owed=owed) <= self._for_finals:
                 return count
         return 1
 
-    def another_seed(self, configs: Sequence[Config]) -> bool:
-        """Returns whether every finalist still in the race can have one more seed."""
-        dearest = max(configs, key=self._costs.seconds)
-        return self._finals(len(configs), 1, dearest) <= self._for_finals
+    def another_seed(self, configs: Sequence[Config], owed: int | None = None) -> bool:
+        """Returns whether every finalist still in the race can have one more seed.
 
-    def seeds(self, config: Config, *, validated: bool = True) -> int:
+        Args:
+            configs: Configurations of these finalists.
+            owed: Trainings that this takes; default: one each. An earlier driver may have finished
+                some of them.
+        """
+        if owed == 0:
+            return True
+        dearest = max(configs, key=self._costs.seconds)
+        return self._finals(len(configs), 1, dearest, owed=owed) <= self._for_finals
+
+    def seeds(self, config: Config, owed: Callable[[int], int], *, finished: int = 0) -> int:
         """Returns how many seeds winner and control can be retrained with, at least one.
 
         Args:
             config: Configuration of the winner.
-            validated: Whether the winner raced; else it is validated now.
+            owed: Returns the number of trainings that a number of seeds still takes.
+            finished: Number of seeds that an earlier driver retrained and tested. They stay.
         """
-        for seeds in range(self.plan.final_seeds, 1, -1):
-            if self._finals(0 if validated else 1, seeds, config) <= self._for_finals:
+        least = max(1, finished)
+        for seeds in range(self.plan.final_seeds, least, -1):
+            rounds = math.ceil(owed(seeds) / self.plan.slots)
+            price = rounds * self._costs.seconds(config) * self._retrain
+            if not rounds or price <= self._for_finals:
                 return seeds
-        return 1
+        return least
 
-    def _finals(self, finalists: int, seeds: int, config: Config) -> float:
+    def _finals(
+        self, finalists: int, seeds: int, config: Config, *, owed: int | None = None
+    ) -> float:
         return finals_seconds(
             finalists,
             seeds,
@@ -133,6 +154,7 @@ class TimeBudget:
             self._retrain,
             self.plan.slots,
             self._control,
+            owed=owed,
         )
 
 

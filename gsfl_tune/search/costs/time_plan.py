@@ -220,7 +220,14 @@ class TimePlan:
 
 
 def finals_seconds(
-    finalists: int, seeds: int, training: float, retrain: float, slots: int, control: Control
+    finalists: int,
+    seeds: int,
+    training: float,
+    retrain: float,
+    slots: int,
+    control: Control,
+    *,
+    owed: int | None = None,
 ) -> float:
     """Returns the most seconds that race and retrains take, in parallel on the slots.
 
@@ -231,14 +238,16 @@ def finals_seconds(
         retrain: Factor for a training on training and validation images.
         slots: Number of parallel trainings.
         control: Kind of control.
+        owed: Trainings of the race that are not finished yet; default: all of them.
     """
-    race = math.ceil(finalists * seeds / slots) * training
+    whole = math.ceil(finalists * seeds / slots) * training
+    race = whole if owed is None else math.ceil(owed / slots) * training
     validated = 0 if control == "off" else 1
     if finalists == 1:
         # A single finalist has no race: it is validated beside the retrains.
         race, validated = 0.0, validated + 1
     elif control == "tuned":
-        race, validated = 2 * race, 0
+        race, validated = race + whole, 0  # that of the control's own finalists follows
     tested = 1 if control == "off" else 2
     return race + math.ceil((validated + tested) * seeds / slots) * training * retrain
 

@@ -78,13 +78,18 @@ def test_the_first_of_two_searches_has_its_share() -> None:
     assert half == pytest.approx(whole / 2)
 
 
+def _three_trainings(seeds: int) -> int:
+    """The retrains of winner and control, and the validation of the control."""
+    return 3 * seeds
+
+
 def test_finalists_and_seeds_follow_from_what_is_left() -> None:
     run = _Run(budget=40)
     three = [_config()] * 3
     run.now = 10 * run.training
     assert run.budget.finalists(three) == 3
     assert run.budget.another_seed(three)
-    assert run.budget.seeds(_config()) == 3
+    assert run.budget.seeds(_config(), _three_trainings) == 3
     # Left are 5.5, and 2 over the budget: one for the evidence, three for two retrains with one
     # seed and its comparison.
     run.now = 34.5 * run.training
@@ -92,6 +97,23 @@ def test_finalists_and_seeds_follow_from_what_is_left() -> None:
     run.now = 36.5 * run.training
     assert run.budget.finalists(three) == 1
     assert not run.budget.another_seed(three)
-    assert run.budget.seeds(_config()) == 1
+    assert run.budget.seeds(_config(), _three_trainings) == 1
     run.now = 34.9 * run.training
-    assert run.budget.seeds(_config()) == 2
+    assert run.budget.seeds(_config(), _three_trainings) == 2
+
+
+def test_what_is_trained_already_has_no_price() -> None:
+    run = _Run(budget=40)
+    three = [_config()] * 3
+    # Left are 3.5, and 2 over the budget: one for the evidence, three for the retrains, and 1.5.
+    run.now = 36.5 * run.training
+    assert run.budget.finalists(three, {0, 1}) == 3
+    assert run.budget.finalists(three, {2}) == 1
+    assert run.budget.another_seed(three, owed=1)
+    assert not run.budget.another_seed(three, owed=2)
+    assert run.budget.seeds(_config(), lambda seeds: 3 * seeds - 5) == 3
+    # Nothing is left; what costs nothing stays.
+    run.now = 50 * run.training
+    assert run.budget.another_seed(three, owed=0)
+    assert run.budget.seeds(_config(), lambda seeds: 0) == 3
+    assert run.budget.seeds(_config(), _three_trainings, finished=2) == 2
