@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.units import seconds, time_text
+from gsfl_tune.experiment.units import time_text
 from gsfl_tune.search.costs.time_plan import Control, TimePlan, finals_seconds
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 
@@ -53,11 +53,9 @@ class TimeBudget:
         elapsed: Callable[[], float],
         costs: TrialCosts,
     ) -> TimeBudget:
-        """Makes the budget of a run; a resume may have another budget than the plan."""
-        search = experiment.defaults().search
-        if search.time_budget is not None:
-            plan = replace(plan, budget=seconds(search.time_budget))
-        return cls(plan, elapsed, costs, control=search.control, retrain=costs.retrain)
+        """Makes the budget of a run."""
+        control = experiment.defaults().search.control
+        return cls(plan, elapsed, costs, control=control, retrain=costs.retrain)
 
     @property
     def left(self) -> float:

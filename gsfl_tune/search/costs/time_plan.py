@@ -196,12 +196,6 @@ class TimePlan:
 
     def lines(self) -> list[str]:
         """Returns the plan as text for the user, one line per phase."""
-        stages = f"{self.head_epochs} head + {self.finetune_epochs} finetune epochs"
-        if not self.finetune_epochs:
-            why = "a frozen backbone" if self.frozen else "too little time to train the backbone"
-            stages = f"{self.head_epochs} head epochs: {why}"
-        finals = f"{self.finalists} finalist{'s' * (self.finalists > 1)}, "
-        finals += f"{self.final_seeds} seed{'s' * (self.final_seeds > 1)}"
         search = f"search: about {self.trials} trials, {self.slots} at once"
         if self.alone:
             search = "search: the first trial alone, as there is no time for others"
@@ -209,14 +203,41 @@ class TimePlan:
             (self.spent, "preparations, done"),
             (self.once, "features and activations that all trials share"),
             (self.search, search),
-            (self.finals, f"{finals}, winner and control retrained"),
+            (self.finals, f"{self._finals}, winner and control retrained"),
             (self.evidence, "test, evidence and export"),
         )
-        head = f"plan for {time_text(self.budget)}: {stages}, {time_text(self.training)} a training"
+        training = f"{time_text(self.training)} a training"
+        head = f"plan for {time_text(self.budget)}: {self._stages}, {training}"
         lines = [head, *(f"  {time_text(seconds):>7}  {text}" for seconds, text in rows)]
         for path, value in self.only.items():
             lines.append(f"  {path}: only {value}, as there is no time for others")
         return lines
+
+    def lines_of_resume(self, elapsed: float) -> list[str]:
+        """Returns what a resume keeps of the plan, and what time it has, as text for the user.
+
+        Args:
+            elapsed: Seconds of the run until now.
+        """
+        left = max(0.0, self.budget - elapsed)
+        search = "the first trial alone" if self.alone else "trials"
+        return [
+            f"plan for {time_text(self.budget)}, resumed: {self._stages}, as planned before",
+            f"  {time_text(left):>7}  left for {search}, {self._finals}, test and export",
+            *(f"  {path}: only {value}, as planned before" for path, value in self.only.items()),
+        ]
+
+    @property
+    def _stages(self) -> str:
+        if self.finetune_epochs:
+            return f"{self.head_epochs} head + {self.finetune_epochs} finetune epochs"
+        why = "a frozen backbone" if self.frozen else "too little time to train the backbone"
+        return f"{self.head_epochs} head epochs: {why}"
+
+    @property
+    def _finals(self) -> str:
+        finalists = f"{self.finalists} finalist{'s' * (self.finalists > 1)}"
+        return f"{finalists}, {self.final_seeds} seed{'s' * (self.final_seeds > 1)}"
 
 
 def finals_seconds(
