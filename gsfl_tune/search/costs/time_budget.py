@@ -67,6 +67,10 @@ class TimeBudget:
         """Returns the seconds until the finals must be over."""
         return self.left + self.plan.budget * _OVERDRAFT - self.plan.evidence
 
+    def training(self, config: Config) -> float:
+        """Returns the seconds of a training on one slot."""
+        return self._costs.seconds(config)
+
     def search_seconds(self, config: Config, *, share: float = 1.0) -> float:
         """Returns the seconds that the search may still take.
 
@@ -177,6 +181,27 @@ class SearchTime:
     def left(self, config: Config) -> float:
         """Returns the seconds that the study may still take."""
         return max(0.0, self.budget.search_seconds(config, share=self.share))
+
+    def slot_seconds(self, defaults: Config, slots: int, taken: float) -> float:
+        """Returns the slot seconds of all trials of the study, those of earlier drivers included.
+
+        Args:
+            defaults: Configuration with the defaults.
+            slots: Number of parallel trials.
+            taken: Seconds that the study has taken.
+        """
+        time = (self.left(defaults) + taken) * slots
+        if not self.counted:
+            return time
+        return min(time, defaults.search.trials * self.budget.training(defaults))
+
+    def trials(self, most: int) -> int:
+        """Returns about how many trials the study will have.
+
+        Args:
+            most: ``search.trials``, which without a number in the file is no more than a limit.
+        """
+        return min(most, max(1, int(self.share * self.budget.plan.trials)))
 
 
 def unlimited(trials: int) -> int:

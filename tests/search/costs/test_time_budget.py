@@ -83,6 +83,24 @@ def _three_trainings(seeds: int) -> int:
     return 3 * seeds
 
 
+def test_a_study_knows_its_slot_seconds_and_trials_whatever_a_resume_has_left() -> None:
+    run = _Run(budget=40)
+    limit = SearchTime(run.budget)
+    whole = 2 * (0.97 * 40 - 19) * run.training
+    assert limit.slot_seconds(_config(), 2, 0.0) == pytest.approx(whole, rel=0.01)
+    run.now = 8 * run.training
+    assert limit.slot_seconds(_config(), 2, run.now) == pytest.approx(whole, rel=0.01)
+    # Where the file gives a number of trials, that may be less.
+    counted = SearchTime(run.budget, counted=True)
+    few = counted.slot_seconds(_config("search.trials=6"), 2, run.now)
+    assert few == pytest.approx(6 * run.training)
+    many = counted.slot_seconds(_config("search.trials=600"), 2, run.now)
+    assert many == pytest.approx(whole, rel=0.01)
+    # The plan has ten trials; the first of two studies has half of them.
+    assert [limit.trials(most) for most in (1, 6, 1000)] == [1, 6, 10]
+    assert SearchTime(run.budget, share=0.5).trials(1000) == 5
+
+
 def test_finalists_and_seeds_follow_from_what_is_left() -> None:
     run = _Run(budget=40)
     three = [_config()] * 3
