@@ -156,8 +156,12 @@ def search(
                 experiment = fixed_to(experiment, plan)
             begun.prepare(run, experiment, notice)
             if plan is not None:
-                write_json(run.plan_file, plan.to_json())
-                for line in plan.lines():
+                lines = plan.lines()
+                if begun.plan is None:
+                    write_json(run.plan_file, plan.to_json())
+                else:
+                    lines = plan.lines_of_resume(elapsed())
+                for line in lines:
                     notice(line)
             write_text(run.experiment_file, experiment.to_yaml())
             write_json(run.data_file, workspace.dataset.summary())

@@ -86,6 +86,7 @@ def test_a_budget_is_planned_kept_and_survives_a_kill(home):
     done = gsfl_tune(home, "search", "timed.yaml", "--time", "150s", "--resume")
     took = time.monotonic() - started
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "plan for 2:30 min, resumed: " in done.stdout
     assert json.loads((run / "plan.json").read_text()) == plan
     results = json.loads((run / "results.json").read_text())
     stages = results["winner"]["config"]["training"]

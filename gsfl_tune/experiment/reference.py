@@ -167,7 +167,7 @@ CONDITIONS = {
     "search.resources.wait": "on a cluster",
     "search.resources.gpus_per_trial": "needs a finetune stage or `training.pretrain`",
     "search.resources.workers_per_trial": "needs a finetune stage or `training.pretrain`",
-    "search.resources.shard": "several processes a trial, a finetune stage",
+    "search.resources.shard": "several processes a trial, a finetune stage, no time budget",
 }
 
 

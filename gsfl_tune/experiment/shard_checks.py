@@ -9,6 +9,7 @@ from gsfl_tune.experiment.further_checks import Complaint
 from gsfl_tune.experiment.space import Space, ends
 
 _PATH = "search.resources.shard"
+_BUDGET = "search.time_budget"
 # Where a method passes its images through the network as a whole, once or twice. Others look into
 # it, or change its weights for a moment.
 METHODS = ("single", "rdrop", "two_views", "fixmatch")
@@ -58,6 +59,15 @@ def shard_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
         count = processes({key: space.constants.get(f"{prefix}{key}") for key in keys})
         if count < 2:
             yield _PATH, alone(count), True
+    budget = space.constants.get(_BUDGET)
+    if budget is not None:
+        # Steps are timed in one task, which Ray places on one node: it may wait there for ever.
+        yield (
+            _BUDGET,
+            f"found {budget} with {_PATH}, allowed without it: steps are timed in one process, "
+            "which has no room for a model that several divide; give search.trials and epochs",
+            budget,
+        )
     if not finetunes:
         yield (
             _PATH,

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
         refuse_what_fails_later,
         untried,
     )
-    from gsfl_tune.search.opening.planning import fixed_to, plan_time, planned
+    from gsfl_tune.search.opening.kept_plan import fixed_to, planned
+    from gsfl_tune.search.opening.planning import plan_time
     from gsfl_tune.search.opening.presence import Presence, present
     from gsfl_tune.search.ray_tune.rehearsal import rehearse_largest
     from gsfl_tune.search.ray_tune.run_context import RunContext
@@ -135,7 +136,7 @@ _HOMES = {
     "check_run": "opening.begin",
     "clear": "opening.begin",
     "count_trials": "observers.trials_parquet",
-    "fixed_to": "opening.planning",
+    "fixed_to": "opening.kept_plan",
     "choose_finalists": "finals.finalists",
     "curves_of": "finals.finalists",
     "load_result": "workers.retrain",
@@ -144,7 +145,7 @@ _HOMES = {
     "plain_space": "samplers.spaces",
     "plan_time": "opening.planning",
     "read_studies": "study.journal",
-    "planned": "opening.planning",
+    "planned": "opening.kept_plan",
     "present": "opening.presence",
     "no_finalist": "finals.protocol",
     "reasons": "finals.protocol",

@@ -45,6 +45,10 @@ def _problems(*overrides: str, text: str = TEXT) -> list[str]:
             "training.method=sam",
             f"found sam with {SHARD}, allowed single, rdrop, two_views, fixmatch: ",
         ),
+        (
+            "search.time_budget=2h",
+            f"search.time_budget: found 2h with {SHARD}, allowed without it: ",
+        ),
     ],
 )
 def test_one_message_says_what_was_found_and_what_is_allowed(override: str, message: str) -> None:
@@ -70,6 +74,8 @@ def test_one_backbone_may_be_divided_and_others_not() -> None:
     # What the large one refuses, no trial of the space may ask for.
     (problem,) = _problems("training.finetune.train=lora", text=own)
     assert f"found lora with {SHARD}" in problem
+    (problem,) = _problems("search.time_budget=2h", text=own)
+    assert f"found 2h with {SHARD}" in problem
 
 
 def test_two_whole_gpus_are_two_processes() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.units import seconds, time_text
+from gsfl_tune.experiment.units import time_text
 from gsfl_tune.search.costs.time_plan import Control, TimePlan, finals_seconds
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 
@@ -53,11 +53,9 @@ class TimeBudget:
         elapsed: Callable[[], float],
         costs: TrialCosts,
     ) -> TimeBudget:
-        """Makes the budget of a run; a resume may have another budget than the plan."""
-        search = experiment.defaults().search
-        if search.time_budget is not None:
-            plan = replace(plan, budget=seconds(search.time_budget))
-        return cls(plan, elapsed, costs, control=search.control, retrain=costs.retrain)
+        """Makes the budget of a run."""
+        control = experiment.defaults().search.control
+        return cls(plan, elapsed, costs, control=control, retrain=costs.retrain)
 
     @property
     def left(self) -> float:
@@ -68,6 +66,10 @@ class TimeBudget:
     def _for_finals(self) -> float:
         """Returns the seconds until the finals must be over."""
         return self.left + self.plan.budget * _OVERDRAFT - self.plan.evidence
+
+    def training(self, config: Config) -> float:
+        """Returns the seconds of a training on one slot."""
+        return self._costs.seconds(config)
 
     def search_seconds(self, config: Config, *, share: float = 1.0) -> float:
         """Returns the seconds that the search may still take.
@@ -100,32 +102,53 @@ class TimeBudget:
             return "search.time_budget is used up"
         return f"the rest of search.time_budget ({time_text(self.left)}) is for the finals"
 
-    def finalists(self, configs: Sequence[Config]) -> int:
-        """Returns how many finalists can be trained again in time, at least one."""
+    def finalists(self, configs: Sequence[Config], finished: Collection[int] = ()) -> int:
+        """Returns how many of the first finalists can be trained again in time, at least one.
+
+        Args:
+            configs: Configurations of the finalists, best first.
+            finished: Places of those that an earlier driver trained. They race without a price.
+        """
         for count in range(len(configs), 1, -1):
-            dearest = max(configs[:count], key=self._costs.seconds)
-            if self._finals(count, 1, dearest) <= self._for_finals:
+            racing = [each for i, each in enumerate(configs) if i < count or i in finished]
+            owed = sum(place not in finished for place in range(count))
+            dearest = max(racing, key=self._costs.seconds)
+            if self._finals(count, 1, dearest, owed=owed) <= self._for_finals:
                 return count
         return 1
 
-    def another_seed(self, configs: Sequence[Config]) -> bool:
-        """Returns whether every finalist still in the race can have one more seed."""
-        dearest = max(configs, key=self._costs.seconds)
-        return self._finals(len(configs), 1, dearest) <= self._for_finals
+    def another_seed(self, configs: Sequence[Config], owed: int | None = None) -> bool:
+        """Returns whether every finalist still in the race can have one more seed.
 
-    def seeds(self, config: Config, *, validated: bool = True) -> int:
+        Args:
+            configs: Configurations of these finalists.
+            owed: Trainings that this takes; default: one each. An earlier driver may have finished
+                some of them.
+        """
+        if owed == 0:
+            return True
+        dearest = max(configs, key=self._costs.seconds)
+        return self._finals(len(configs), 1, dearest, owed=owed) <= self._for_finals
+
+    def seeds(self, config: Config, owed: Callable[[int], int], *, finished: int = 0) -> int:
         """Returns how many seeds winner and control can be retrained with, at least one.
 
         Args:
             config: Configuration of the winner.
-            validated: Whether the winner raced; else it is validated now.
+            owed: Returns the number of trainings that a number of seeds still takes.
+            finished: Number of seeds that an earlier driver retrained and tested. They stay.
         """
-        for seeds in range(self.plan.final_seeds, 1, -1):
-            if self._finals(0 if validated else 1, seeds, config) <= self._for_finals:
+        least = max(1, finished)
+        for seeds in range(self.plan.final_seeds, least, -1):
+            rounds = math.ceil(owed(seeds) / self.plan.slots)
+            price = rounds * self._costs.seconds(config) * self._retrain
+            if not rounds or price <= self._for_finals:
                 return seeds
-        return 1
+        return least
 
-    def _finals(self, finalists: int, seeds: int, config: Config) -> float:
+    def _finals(
+        self, finalists: int, seeds: int, config: Config, *, owed: int | None = None
+    ) -> float:
         return finals_seconds(
             finalists,
             seeds,
@@ -133,6 +156,7 @@ class TimeBudget:
             self._retrain,
             self.plan.slots,
             self._control,
+            owed=owed,
         )
 
 
@@ -157,6 +181,27 @@ class SearchTime:
     def left(self, config: Config) -> float:
         """Returns the seconds that the study may still take."""
         return max(0.0, self.budget.search_seconds(config, share=self.share))
+
+    def slot_seconds(self, defaults: Config, slots: int, taken: float) -> float:
+        """Returns the slot seconds of all trials of the study, those of earlier drivers included.
+
+        Args:
+            defaults: Configuration with the defaults.
+            slots: Number of parallel trials.
+            taken: Seconds that the study has taken.
+        """
+        time = (self.left(defaults) + taken) * slots
+        if not self.counted:
+            return time
+        return min(time, defaults.search.trials * self.budget.training(defaults))
+
+    def trials(self, most: int) -> int:
+        """Returns about how many trials the study will have.
+
+        Args:
+            most: ``search.trials``, which without a number in the file is no more than a limit.
+        """
+        return min(most, max(1, int(self.share * self.budget.plan.trials)))
 
 
 def unlimited(trials: int) -> int:

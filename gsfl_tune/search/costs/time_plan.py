@@ -102,6 +102,8 @@ class Asked:
         grace: No trial is stopped before this head epoch; None where none is stopped at all.
         replicates: Most trainings of a trial, over folds and seeds.
         reduction: One in so many trials passes a rung.
+        several: Whether there are several objectives: only a trial that came to its end has a place
+            on their front.
     """
 
     head_epochs: int | None
@@ -112,11 +114,14 @@ class Asked:
     grace: int | None = 1
     replicates: int = 1
     reduction: int = 2
+    several: bool = False
 
     @property
     def may_stop(self) -> bool:
         """Returns whether a trial that has not come to its end can be the winner."""
-        return self.grace is not None and self.replicates == 1 and self.control != "tuned"
+        if self.several or self.control == "tuned":
+            return False
+        return self.grace is not None and self.replicates == 1
 
     def share(self, head_epochs: int, finetune_epochs: int) -> float:
         """Returns how many whole trainings a trial takes on average.
@@ -191,12 +196,6 @@ class TimePlan:
 
     def lines(self) -> list[str]:
         """Returns the plan as text for the user, one line per phase."""
-        stages = f"{self.head_epochs} head + {self.finetune_epochs} finetune epochs"
-        if not self.finetune_epochs:
-            why = "a frozen backbone" if self.frozen else "too little time to train the backbone"
-            stages = f"{self.head_epochs} head epochs: {why}"
-        finals = f"{self.finalists} finalist{'s' * (self.finalists > 1)}, "
-        finals += f"{self.final_seeds} seed{'s' * (self.final_seeds > 1)}"
         search = f"search: about {self.trials} trials, {self.slots} at once"
         if self.alone:
             search = "search: the first trial alone, as there is no time for others"
@@ -204,18 +203,52 @@ class TimePlan:
             (self.spent, "preparations, done"),
             (self.once, "features and activations that all trials share"),
             (self.search, search),
-            (self.finals, f"{finals}, winner and control retrained"),
+            (self.finals, f"{self._finals}, winner and control retrained"),
             (self.evidence, "test, evidence and export"),
         )
-        head = f"plan for {time_text(self.budget)}: {stages}, {time_text(self.training)} a training"
+        training = f"{time_text(self.training)} a training"
+        head = f"plan for {time_text(self.budget)}: {self._stages}, {training}"
         lines = [head, *(f"  {time_text(seconds):>7}  {text}" for seconds, text in rows)]
         for path, value in self.only.items():
             lines.append(f"  {path}: only {value}, as there is no time for others")
         return lines
 
+    def lines_of_resume(self, elapsed: float) -> list[str]:
+        """Returns what a resume keeps of the plan, and what time it has, as text for the user.
+
+        Args:
+            elapsed: Seconds of the run until now.
+        """
+        left = max(0.0, self.budget - elapsed)
+        search = "the first trial alone" if self.alone else "trials"
+        return [
+            f"plan for {time_text(self.budget)}, resumed: {self._stages}, as planned before",
+            f"  {time_text(left):>7}  left for {search}, {self._finals}, test and export",
+            *(f"  {path}: only {value}, as planned before" for path, value in self.only.items()),
+        ]
+
+    @property
+    def _stages(self) -> str:
+        if self.finetune_epochs:
+            return f"{self.head_epochs} head + {self.finetune_epochs} finetune epochs"
+        why = "a frozen backbone" if self.frozen else "too little time to train the backbone"
+        return f"{self.head_epochs} head epochs: {why}"
+
+    @property
+    def _finals(self) -> str:
+        finalists = f"{self.finalists} finalist{'s' * (self.finalists > 1)}"
+        return f"{finalists}, {self.final_seeds} seed{'s' * (self.final_seeds > 1)}"
+
 
 def finals_seconds(
-    finalists: int, seeds: int, training: float, retrain: float, slots: int, control: Control
+    finalists: int,
+    seeds: int,
+    training: float,
+    retrain: float,
+    slots: int,
+    control: Control,
+    *,
+    owed: int | None = None,
 ) -> float:
     """Returns the most seconds that race and retrains take, in parallel on the slots.
 
@@ -226,14 +259,16 @@ def finals_seconds(
         retrain: Factor for a training on training and validation images.
         slots: Number of parallel trainings.
         control: Kind of control.
+        owed: Trainings of the race that are not finished yet; default: all of them.
     """
-    race = math.ceil(finalists * seeds / slots) * training
+    whole = math.ceil(finalists * seeds / slots) * training
+    race = whole if owed is None else math.ceil(owed / slots) * training
     validated = 0 if control == "off" else 1
     if finalists == 1:
         # A single finalist has no race: it is validated beside the retrains.
         race, validated = 0.0, validated + 1
     elif control == "tuned":
-        race, validated = 2 * race, 0
+        race, validated = race + whole, 0  # that of the control's own finalists follows
     tested = 1 if control == "off" else 2
     return race + math.ceil((validated + tested) * seeds / slots) * training * retrain
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.study import Study
 from gsfl_tune.search.workers.replicates import errors_of, rows_of
-from gsfl_tune.search.workers.retrain import Job, forget_without_model
+from gsfl_tune.search.workers.retrain import Job, forget_without_model, is_finished
 from gsfl_tune.training import FitOn, Predictions, load_predictions
 
 
@@ -170,7 +171,7 @@ class Retraining:
 
         A candidate that can no longer win (see `beaten`) gets no further seed, nor does the last
         one left. Idle slots train the next seed meanwhile. Where time is short the last candidates
-        do not start, and seeds are left out.
+        do not start, and seeds are left out. What an earlier driver has trained counts anyway.
 
         Returns:
             The candidates with the metrics of their seeds. A candidate that failed with a seed has
@@ -180,7 +181,7 @@ class Retraining:
             SearchInterrupted: When the run was asked to stop.
         """
         if self.budget is not None:
-            candidates = candidates[: self.budget.finalists([each.config for each in candidates])]
+            candidates = self._in_time(self.budget, candidates)
         if len(candidates) == 1:
             return list(candidates)  # it has won; `conclude` validates it beside its retrains
         racing = {candidate.label: candidate for candidate in candidates}
@@ -191,6 +192,11 @@ class Retraining:
         while racing and any(len(jobs[label]) > done for label in racing):
             count = max(1, self.context.resources.count // len(racing))
             batch = {label: jobs[label][done : done + count] for label in racing}
+            affordable = done == 0 or self._affordable(list(racing.values()), batch)
+            if not affordable:
+                batch = {key: list(takewhile(self._finished, own)) for key, own in batch.items()}
+                if not any(batch.values()):
+                    break
             results = self._run([job for own in batch.values() for job in own], title)
             done += count
             for label, own in batch.items():
@@ -203,12 +209,8 @@ class Retraining:
             out = beaten({label: scores[label] for label in racing if scores[label]})
             for label in out:
                 del racing[label]
-            if len(racing) == 1:
+            if len(racing) == 1 or not affordable:
                 break
-            if self.budget is not None and racing:
-                configs = [each.config for each in racing.values()]
-                if not self.budget.another_seed(configs):
-                    break
         return [
             replace(candidate, validation=_complete(rows[candidate.label], "validation"))
             for candidate in candidates
@@ -227,19 +229,10 @@ class Retraining:
             SearchInterrupted: When the run was asked to stop.
         """
         if self.budget is not None:
-            validated = bool(winner.validation)
-            seeds = self.budget.seeds(winner.config, validated=validated)
+            seeds = self._seeds_in_time(self.budget, winner, control)
             winner = winner.with_seeds(seeds)
             control = control.with_seeds(seeds) if control is not None else None
-        parts: dict[tuple[str, FitOn], list[Job]] = {}
-        parts["winner", "train+validation"] = self.jobs(winner, "train+validation")
-        if not winner.validation:
-            parts["winner", "train"] = self.jobs(winner, "train")
-        if control is not None:
-            parts["control", "train+validation"] = self.jobs(control, "train+validation")
-            if not control.validation:
-                seeds = len(winner.validation) or len(winner.seeds)
-                parts["control", "train"] = self.jobs(control, "train")[:seeds]
+        parts = self._parts(winner, control)
         title = "retraining the winner" + (" and its control" if control else "")
         results = self._run([job for part in parts.values() for job in part], title)
         rows = {}
@@ -269,6 +262,52 @@ class Retraining:
         """
         files = [each.directory / VALIDATION_FILE for each in self.jobs(candidate, "train")]
         return [load_predictions(file) for file in files if file.exists()]
+
+    def _parts(
+        self, winner: Candidate, control: Candidate | None
+    ) -> dict[tuple[str, FitOn], list[Job]]:
+        """Returns the trainings of `conclude`."""
+        parts: dict[tuple[str, FitOn], list[Job]] = {}
+        parts["winner", "train+validation"] = self.jobs(winner, "train+validation")
+        if not winner.validation:
+            parts["winner", "train"] = self.jobs(winner, "train")
+        if control is not None:
+            parts["control", "train+validation"] = self.jobs(control, "train+validation")
+            if not control.validation:
+                seeds = len(winner.validation) or len(winner.seeds)
+                parts["control", "train"] = self.jobs(control, "train")[:seeds]
+        return parts
+
+    def _finished(self, job: Job) -> bool:
+        return is_finished(job, stored=self.context.storage is not None)
+
+    def _in_time(self, budget: TimeBudget, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Returns the candidates that race: the first ones, and those that have a result."""
+        places = range(len(candidates))
+        begun = {i for i in places if self._finished(self.jobs(candidates[i], "train")[0])}
+        count = budget.finalists([each.config for each in candidates], begun)
+        return [candidates[i] for i in places if i < count or i in begun]
+
+    def _affordable(self, racing: Sequence[Candidate], batch: Mapping[str, Sequence[Job]]) -> bool:
+        """Returns whether there is time for the unfinished jobs of a batch of the race."""
+        owed = sum(not self._finished(job) for own in batch.values() for job in own)
+        configs = [each.config for each in racing]
+        return self.budget is None or self.budget.another_seed(configs, owed)
+
+    def _seeds_in_time(
+        self, budget: TimeBudget, winner: Candidate, control: Candidate | None
+    ) -> int:
+        """Returns the number of seeds that there is time for, and at least those tested already."""
+
+        def owed(seeds: int) -> int:
+            other = None if control is None else control.with_seeds(seeds)
+            parts = self._parts(winner.with_seeds(seeds), other)
+            return sum(not self._finished(job) for part in parts.values() for job in part)
+
+        both = [each for each in (winner, control) if each is not None]
+        tested = zip(*(self.jobs(each, "train+validation") for each in both), strict=True)
+        finished = takewhile(lambda jobs: all(map(self._finished, jobs)), tested)
+        return budget.seeds(winner.config, owed, finished=len(list(finished)))
 
     def _scores(self, candidate: Candidate, jobs: Sequence[Job]) -> list[Scores]:
         metric = candidate.config.search.metric

@@ -28,7 +28,7 @@ from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.search.costs.time_plan import TimePlan
 from gsfl_tune.search.opening.change_space import change_space, changed_lines
-from gsfl_tune.search.opening.planning import planned
+from gsfl_tune.search.opening.kept_plan import planned
 from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.study.journal import open_journal, read_studies
 from gsfl_tune.search.study.reconcile import refuse_changes

@@ -16,14 +16,13 @@ from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.experiment.model_config import TWO_STREAMS, joined_names
 from gsfl_tune.experiment.units import seconds
 from gsfl_tune.models.arithmetic import backbone_work
-from gsfl_tune.run import RunDirectory, read_json
 from gsfl_tune.run.storage import RunAddress
-from gsfl_tune.search.costs.time_budget import unlimited
 from gsfl_tune.search.costs.time_plan import Asked, Prices, TimePlan, make_plan
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
 from gsfl_tune.search.ray_tune.location import place
 from gsfl_tune.search.ray_tune.resources import Resources
+from gsfl_tune.search.study.goals import Goals
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Workspace, resolve_device
@@ -57,48 +56,6 @@ class Frozen:
     rate: float
     prefix_rate: float
     making: float
-
-
-def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, TimePlan | None]:
-    """Returns the experiment as an earlier driver planned it, or unchanged without a plan.
-
-    Args:
-        experiment: The experiment.
-        run: The run directory.
-
-    Raises:
-        UserError: When the plan cannot be read.
-    """
-    if experiment.defaults().search.time_budget is None or not run.plan_file.exists():
-        return experiment, None
-    try:
-        plan = TimePlan(**read_json(run.plan_file))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{run.plan_file}: cannot be read ({error})") from error
-    return fixed_to(experiment, plan), plan
-
-
-def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
-    """Returns the experiment with the values of the plan."""
-    values = {
-        "training.head.epochs": plan.head_epochs,
-        "training.finetune.epochs": plan.finetune_epochs,
-        "search.finalists": plan.finalists,
-        "search.final_seeds": plan.final_seeds,
-        "search.trials": 1 if plan.alone else unlimited(plan.trials),
-    }
-    fixed: dict[str, Any] = {k: v for k, v in values.items() if k in experiment.automatic}
-    if 0 < plan.finetune_epochs < experiment.defaults().data.views:
-        fixed["data.views"] = plan.finetune_epochs  # no epoch would show the others
-    if not plan.finetune_epochs:
-        defaults = experiment.space.leaf_values(experiment.default_params())
-        searched = experiment.space.alternatives
-        fixed |= {
-            path: defaults[path]
-            for path in searched
-            if path.startswith("training.finetune.") and path in defaults and path not in fixed
-        }
-    return experiment.fixed({**fixed, **plan.only})
 
 
 def plan_time(
@@ -152,6 +109,7 @@ def plan_time(
         grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
         replicates=search.replicates,
         reduction=search.scheduler.reduction,
+        several=Goals.of(search).several,
     )
     budget = seconds(search.time_budget)
 

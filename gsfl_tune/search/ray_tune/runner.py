@@ -166,8 +166,15 @@ def run_study(
     if storage is not None:
         tell_finished(study, experiment, run, storage, rungs_of)
     again = reconcile(study, last_rung).again
+    clock = clock or Stopwatch()
+    slots, defaults = context.resources.count, experiment.defaults()
     notices = enqueue_first_trials(
-        study, experiment, feature_dim, price=costs.seconds if costs is not None else None
+        study,
+        experiment,
+        feature_dim,
+        price=costs.seconds if costs is not None else None,
+        budget=limit.slot_seconds(defaults, slots, clock.seconds) if limit is not None else None,
+        trials=limit.trials(search.trials) if limit is not None else None,
     )
     table = TrialTable(run, study, storage)
     keeper = CheckpointKeeper(
@@ -191,12 +198,14 @@ def run_study(
         return experiment.defaults() if best is None else experiment.configure(best.params)
 
     def empty() -> bool:
+        if study.goals.several:  # a stopped trial is not on the front
+            return study.best() is None
         return not any(study.rungs(trial) for trial in study.trials())
 
     limits = Limits(
         search,
         study,
-        clock or Stopwatch(),
+        clock,
         interrupt,
         None if limit is None else lambda: limit.over(best_config(), empty=empty()),
     )

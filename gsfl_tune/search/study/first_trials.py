@@ -48,6 +48,7 @@ def enqueue_first_trials(
     *,
     price: Callable[[Config], float] | None = None,
     budget: float | None = None,
+    trials: int | None = None,
 ) -> list[str]:
     """Enqueues the user's own configurations, those of earlier runs, the defaults, the published.
 
@@ -64,6 +65,7 @@ def enqueue_first_trials(
         price: Seconds of a training on a slot; default: cost is ignored.
         budget: Slot seconds that the search may take; default: all trials at the price of the
             defaults.
+        trials: Number of trials that the search is expected to have; default ``search.trials``.
 
     Returns:
         What was changed to fit into the space, one line each, for the user.
@@ -78,7 +80,12 @@ def enqueue_first_trials(
     known = study.attributes.get(WARM, [])
     runs = [str(each) for each in experiment.defaults().search.warm_start]
     earlier, notices = _earlier(
-        study.name, experiment, [run for run in runs if _place(run) not in known], price, budget
+        study.name,
+        experiment,
+        [run for run in runs if _place(run) not in known],
+        price,
+        budget,
+        trials,
     )
     wanted += earlier
     wanted.append(("defaults", experiment.default_params()))
@@ -116,11 +123,12 @@ def _earlier(
     runs: Sequence[str],
     price: Callable[[Config], float] | None,
     budget: float | None,
+    trials: int | None,
 ) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
     """Returns configurations of earlier runs that the budget allows, and notices."""
     wanted: list[tuple[str, Mapping[str, Any]]] = []
     notices: list[str] = []
-    for each in earlier_trials(experiment, runs, name):
+    for each in earlier_trials(experiment, runs, name, trials=trials):
         origin = f"{WARM} {Path(each.run).name}#{each.number}"
         if price is not None:
             asked = _share(experiment, each.params, price, budget)

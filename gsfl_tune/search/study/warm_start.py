@@ -59,7 +59,11 @@ def count_of(trials: int) -> int:
 
 
 def earlier_trials(
-    experiment: Experiment, runs: Sequence[str], name: StudyName = "search"
+    experiment: Experiment,
+    runs: Sequence[str],
+    name: StudyName = "search",
+    *,
+    trials: int | None = None,
 ) -> list[Earlier]:
     """Chooses configurations of earlier runs for the begin of a search.
 
@@ -67,6 +71,9 @@ def earlier_trials(
         experiment: The new experiment.
         runs: Run directories; the first trial of each is its best one.
         name: The study. A tuned control takes those of an earlier tuned control, if there was one.
+
+        trials: Number of trials that the new search is expected to have; default
+            ``search.trials``, which is no more than a limit where there is a time budget.
 
     Returns:
         At most `count_of` its trials, best first.
@@ -85,7 +92,7 @@ def earlier_trials(
         raise UserError("\n".join(problems))
     chosen: list[Earlier] = []
     bests = [pool[0] for pool in pools]
-    wanted = count_of(experiment.defaults().search.trials)
+    wanted = count_of(experiment.defaults().search.trials if trials is None else trials)
     distance = _Distance(experiment)
     # The defaults are a first trial anyway.
     known = [experiment.default_params()]

@@ -61,15 +61,26 @@ def load_result(job: Job) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
+def is_finished(job: Job, *, stored: bool = False) -> bool:
+    """Returns whether an earlier driver left nothing of a job to be trained.
+
+    Args:
+        job: The job; one that is tested needs its model too, of which the bundle is made.
+        stored: Whether the model may be in a storage alone.
+    """
+    known = load_result(job)
+    if known is None:
+        return False
+    complete = "failed" in known or not job.test or stored
+    return complete or (job.directory / CHECKPOINT_FILE).exists()
+
+
 def forget_without_model(job: Job) -> None:
     """Removes the result of a tested retrain whose model `gsfl-tune clean` has removed.
 
     The retrain is then trained again, to the same model: the bundle is made of it.
     """
-    known = load_result(job)
-    if known is None or "failed" in known or not job.test:
-        return
-    if not (job.directory / CHECKPOINT_FILE).exists():
+    if load_result(job) is not None and not is_finished(job):
         (job.directory / RESULT_FILE).unlink(missing_ok=True)
 
 

@@ -12,7 +12,14 @@ import pytest
 from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import StudyOutcome, TimeBudget, TrialCosts, Watcher, refuse_changes
+from gsfl_tune.search import (
+    StudyOutcome,
+    TimeBudget,
+    TrialCosts,
+    Watcher,
+    choose_finalists,
+    refuse_changes,
+)
 from gsfl_tune.search.costs.time_budget import SearchTime
 from gsfl_tune.search.costs.time_plan import TimePlan
 from gsfl_tune.search.observers import checkpoint_retention
@@ -99,21 +106,43 @@ def test_a_time_budget_ends_a_search_over_all_resumes(
     assert more.study.counts()["RUNNING"] == 0
 
 
-@pytest.mark.slow
-def test_a_search_whose_time_is_over_at_its_begin_has_a_result(
-    search: Callable[..., tuple[StudyOutcome, list[str]]],
-) -> None:
+def _late() -> SearchTime:
+    """A budget that was used up before the search began."""
     costs = TrialCosts(train=100, validation=20, classes=21)
     plan = TimePlan(
         budget=1.0, spent=0.0, head_epochs=4, finetune_epochs=0, finalists=1, final_seeds=1,
         training=1.0, once=0.0, search=0.1, finals=0.1, evidence=0.1, trials=2, slots=2,
     )  # fmt: skip
-    late = TimeBudget(plan, lambda: 1.5, costs, control="off", retrain=1.0)
-    outcome, _ = search(RungClock(), limit=SearchTime(late))
+    return SearchTime(TimeBudget(plan, lambda: 1.5, costs, control="off", retrain=1.0))
+
+
+@pytest.mark.slow
+def test_a_search_whose_time_is_over_at_its_begin_has_a_result(
+    search: Callable[..., tuple[StudyOutcome, list[str]]],
+) -> None:
+    outcome, _ = search(RungClock(), limit=_late())
     assert outcome.ended == "search.time_budget is used up"
     assert any(trial.intermediate_values for trial in outcome.study.trials())
     assert outcome.study.counts()["RUNNING"] == 0
     assert outcome.study.created() < 7
+
+
+@pytest.mark.slow
+def test_with_several_objectives_a_late_search_has_a_trial_that_can_win(
+    search: Callable[..., tuple[StudyOutcome, list[str]]],
+) -> None:
+    # The default scheduler: trials have rungs long before one is at its end.
+    outcome, _ = search(
+        RungClock(),
+        "search.metric=validation/accuracy",
+        "search.objectives=[validation/accuracy, validation/nll]",
+        "search.scheduler.name=asha",
+        "training.head.epochs=30",
+        limit=_late(),
+    )
+    assert outcome.ended == "search.time_budget is used up"
+    assert choose_finalists(outcome.study, 1)
+    assert outcome.study.counts()["RUNNING"] == 0
 
 
 @pytest.mark.slow

@@ -78,13 +78,36 @@ def test_the_first_of_two_searches_has_its_share() -> None:
     assert half == pytest.approx(whole / 2)
 
 
+def _three_trainings(seeds: int) -> int:
+    """The retrains of winner and control, and the validation of the control."""
+    return 3 * seeds
+
+
+def test_a_study_knows_its_slot_seconds_and_trials_whatever_a_resume_has_left() -> None:
+    run = _Run(budget=40)
+    limit = SearchTime(run.budget)
+    whole = 2 * (0.97 * 40 - 19) * run.training
+    assert limit.slot_seconds(_config(), 2, 0.0) == pytest.approx(whole, rel=0.01)
+    run.now = 8 * run.training
+    assert limit.slot_seconds(_config(), 2, run.now) == pytest.approx(whole, rel=0.01)
+    # Where the file gives a number of trials, that may be less.
+    counted = SearchTime(run.budget, counted=True)
+    few = counted.slot_seconds(_config("search.trials=6"), 2, run.now)
+    assert few == pytest.approx(6 * run.training)
+    many = counted.slot_seconds(_config("search.trials=600"), 2, run.now)
+    assert many == pytest.approx(whole, rel=0.01)
+    # The plan has ten trials; the first of two studies has half of them.
+    assert [limit.trials(most) for most in (1, 6, 1000)] == [1, 6, 10]
+    assert SearchTime(run.budget, share=0.5).trials(1000) == 5
+
+
 def test_finalists_and_seeds_follow_from_what_is_left() -> None:
     run = _Run(budget=40)
     three = [_config()] * 3
     run.now = 10 * run.training
     assert run.budget.finalists(three) == 3
     assert run.budget.another_seed(three)
-    assert run.budget.seeds(_config()) == 3
+    assert run.budget.seeds(_config(), _three_trainings) == 3
     # Left are 5.5, and 2 over the budget: one for the evidence, three for two retrains with one
     # seed and its comparison.
     run.now = 34.5 * run.training
@@ -92,6 +115,23 @@ def test_finalists_and_seeds_follow_from_what_is_left() -> None:
     run.now = 36.5 * run.training
     assert run.budget.finalists(three) == 1
     assert not run.budget.another_seed(three)
-    assert run.budget.seeds(_config()) == 1
+    assert run.budget.seeds(_config(), _three_trainings) == 1
     run.now = 34.9 * run.training
-    assert run.budget.seeds(_config()) == 2
+    assert run.budget.seeds(_config(), _three_trainings) == 2
+
+
+def test_what_is_trained_already_has_no_price() -> None:
+    run = _Run(budget=40)
+    three = [_config()] * 3
+    # Left are 3.5, and 2 over the budget: one for the evidence, three for the retrains, and 1.5.
+    run.now = 36.5 * run.training
+    assert run.budget.finalists(three, {0, 1}) == 3
+    assert run.budget.finalists(three, {2}) == 1
+    assert run.budget.another_seed(three, owed=1)
+    assert not run.budget.another_seed(three, owed=2)
+    assert run.budget.seeds(_config(), lambda seeds: 3 * seeds - 5) == 3
+    # Nothing is left; what costs nothing stays.
+    run.now = 50 * run.training
+    assert run.budget.another_seed(three, owed=0)
+    assert run.budget.seeds(_config(), lambda seeds: 0) == 3
+    assert run.budget.seeds(_config(), _three_trainings, finished=2) == 2

@@ -48,8 +48,12 @@ def test_a_short_budget_goes_into_epochs_before_it_goes_into_trials():
     for each in plans[:3]:
         assert (each.finalists, each.final_seeds) == (1, 1)
     assert "the first trial alone" in "\n".join(plans[0].lines())
-    # A trial that is never stopped, or that folds judge, has to come to its end.
-    for asked in (replace(FREE, grace=None), replace(FREE, replicates=3)):
+    # A trial that is never stopped, that folds judge or several objectives, comes to its end.
+    for asked in (
+        replace(FREE, grace=None),
+        replace(FREE, replicates=3),
+        replace(FREE, several=True),
+    ):
         plan = make_plan(8 * MINUTE, 29, 2, prices, asked)
         assert not plan.alone
         assert plan.search >= plan.training
@@ -105,6 +109,11 @@ def test_finals_use_the_slots_there_are():
     one, many = (finals_seconds(3, 3, 100, 1.1, slots, "matched") for slots in (1, 9))
     assert one == pytest.approx(900 + 9 * 110)
     assert many == pytest.approx(100 + 110)
+    # Of nine trainings of the race four are done; a tuned control's finalists race for themselves.
+    left = finals_seconds(3, 3, 100, 1.1, 1, "matched", owed=5)
+    assert left == pytest.approx(one - 400)
+    tuned = [finals_seconds(3, 3, 100, 1.1, 1, "tuned", owed=owed) for owed in (None, 0)]
+    assert tuned[0] - tuned[1] == pytest.approx(900)
 
 
 def test_the_plan_is_readable_and_survives_its_file():

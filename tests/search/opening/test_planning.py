@@ -10,12 +10,8 @@ import pytest
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.search.costs.time_plan import Asked, Prices, TimePlan, make_plan
-from gsfl_tune.search.opening.planning import (
-    Frozen,
-    _fewer_preparations,
-    _longest_plan,
-    fixed_to,
-)
+from gsfl_tune.search.opening.kept_plan import fixed_to
+from gsfl_tune.search.opening.planning import Frozen, _fewer_preparations, _longest_plan
 from gsfl_tune.training import Workspace
 
 YAML = """

@@ -57,6 +57,10 @@ def test_the_best_of_a_run_comes_first_then_a_good_one_that_differs(tmp_path: Pa
     assert [each.number for each in found] == [3, 5, 1]
     assert found[0].params["training.head.learning_rate"] == 0.09
     assert [count_of(trials) for trials in (1, 20, 1000)] == [1, 2, 4]
+    # With a time budget `search.trials` is a limit that is not reached: the plan says how many.
+    limited = _new(str(tmp_path / "a"), more=("search.trials=300",))
+    found = earlier_trials(limited, [str(tmp_path / "a")], trials=20)
+    assert [each.number for each in found] == [3, 5]
 
 
 def test_runs_take_turns_and_equal_configurations_come_once(tmp_path: Path) -> None:

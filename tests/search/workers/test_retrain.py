@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import Job, load_result
-from gsfl_tune.search.workers.retrain import forget_without_model, run_job
+from gsfl_tune.search.workers.retrain import forget_without_model, is_finished, run_job
 from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.training import load_predictions
 from tests.search.experiments import experiment
@@ -53,6 +53,8 @@ def test_a_tested_job_whose_model_was_removed_is_trained_again_to_the_same(
         assert load_result(job) is not None  # the model is there, or was never kept
     model = tested.directory / "checkpoint.pt"
     model.unlink()
+    assert [is_finished(job) for job in (tested, compared)] == [False, True]
+    assert is_finished(tested, stored=True)
     forget_without_model(tested)
     assert load_result(tested) is None
     again = run_job(tested, setting)
