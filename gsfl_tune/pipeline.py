@@ -142,7 +142,10 @@ def search(
                 cache_dir=workspace.cache_dir,
                 storage=storage.address if storage is not None else None,
             )
-            if plan is None:
+            if plan is not None:
+                # Else a resume knows of no speed before the first report, and may end at once.
+                costs.assume(experiment.defaults(), plan.training)
+            else:
                 plan = plan_time(
                     experiment,
                     workspace,

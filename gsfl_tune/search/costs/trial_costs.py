@@ -13,7 +13,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import pooling_class, probe
 from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
-from gsfl_tune.training.pricing import Costs, Measured, Work, training_work
+from gsfl_tune.training.pricing import ASSUMED, Costs, Measured, Work, training_work
 from gsfl_tune.training.timeline import STAGES
 
 # Seconds of evidence and export, measured on two cores: fixed part (map, swap test, pictures and
@@ -173,6 +173,20 @@ class TrialCosts:
     def epochs_within(self, config: Config, seconds: float) -> int:
         """Returns the epochs that a trial reaches in some seconds: at least 1, at most all."""
         return self.costs.until(self.work(config), seconds)
+
+    def assume(self, config: Config, seconds: float) -> None:
+        """Takes over what an earlier driver has measured, until something is measured here.
+
+        Args:
+            config: A configuration.
+            seconds: Duration of its training on one slot.
+        """
+        works = self.work(config)
+        fixed = self.costs.training([])
+        factor = max(0.0, seconds - fixed) / max(1e-9, self.seconds(config) - fixed)
+        each = [factor * self.costs.epoch(work) for work in works]
+        for work, epoch in zip(works, each, strict=True):
+            self.costs.observe(Measured(work, 1, epoch, ASSUMED))
 
     def observe(self, config: Config, result: Mapping[str, Any], *, fit: FitOn = "train") -> None:
         """Registers measurements of a worker.

@@ -55,7 +55,8 @@ def enqueue_first_trials(
     They are clipped into the space, tried first in this order, and never stopped early. The
     published setting is tried where it costs at most a tenth of the budget. Else its ratios are
     tried at a smaller latent size, or it is left out. One of an earlier run that costs more is left
-    out. A second call adds only configurations and earlier runs that the user has added since.
+    out too, unless the defaults cost as much. A second call adds only configurations and earlier
+    runs that the user has added since.
 
     Args:
         study: The study.
@@ -132,7 +133,9 @@ def _earlier(
         origin = f"{WARM} {Path(each.run).name}#{each.number}"
         if price is not None:
             asked = _share(experiment, each.params, price, budget)
-            if asked > MOST_OF_THE_BUDGET:
+            # The defaults are tried whatever they cost; what costs no more is worth it too.
+            usual = _share(experiment, experiment.default_params(), price, budget)
+            if asked > max(MOST_OF_THE_BUDGET, 1.01 * usual):
                 notices.append(f"{origin}: {_too_dear(asked)}; it is left out")
                 continue
         wanted.append((origin, each.params))

@@ -17,6 +17,8 @@ _GUESSED_STEP = 2e-3
 _START_SECONDS = 1.5
 # Number of measurements kept per kind of work, as speeds change with heat and other load.
 _REMEMBERED = 50
+# Stands for the machine of what was not measured by this process; a measurement takes its place.
+ASSUMED = "assumed"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Costs:
         if measured.seconds <= 0 or guess <= 0:
             return
         by_machine = self._factors.setdefault(_key(measured.work), {})
+        if measured.machine != ASSUMED:
+            by_machine.pop(ASSUMED, None)
         known = by_machine.setdefault(measured.machine, [])
         known.append(measured.seconds / guess)
         del known[:-_REMEMBERED]

@@ -31,6 +31,17 @@ def test_prices_learn_from_what_workers_tell() -> None:
     assert costs.epochs_within(config, costs.until(config, 2)) == 2
 
 
+def test_what_an_earlier_driver_knew_counts_until_something_is_measured() -> None:
+    costs, config = _costs(), _config("training.finetune.epochs=2", "data.views=2")
+    costs.assume(config, 100.0)
+    assert costs.seconds(config) == pytest.approx(100.0)
+    head, finetune = costs.work(config)
+    known = costs.costs.epoch(finetune)
+    costs.observe(config, {"measured": {"head": [2, 0.5]}, "place_machine": "x"})
+    assert costs.costs.epoch(head) == pytest.approx(0.25)
+    assert costs.costs.epoch(finetune) == pytest.approx(known)
+
+
 def test_a_measurement_prices_whatever_is_of_its_kind() -> None:
     costs, measured, dear = _costs(), _config(), _config("model.latent_dim=32")
     plain = experiment("model.head=plain").defaults()

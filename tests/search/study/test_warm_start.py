@@ -144,6 +144,19 @@ def test_a_dear_one_is_left_out_with_its_price(tmp_path: Path, run: RunDirectory
     assert origins == ["warm_start a#5", "defaults"]
 
 
+def test_what_costs_no_more_than_the_defaults_is_tried_in_a_short_search(
+    tmp_path: Path, run: RunDirectory
+) -> None:
+    new = _new(earlier(tmp_path / "a"))
+    study = open_study(new, run)
+    notices = enqueue_first_trials(
+        study, new, price=lambda config: 3.0 if config.model.latent_dim == 32 else 1.0, budget=4
+    )
+    assert any("warm_start a#3: it would take 75% of the search" in line for line in notices)
+    origins = [trial.user_attrs["origin"] for trial in study.trials()]
+    assert origins == ["warm_start a#5", "defaults"]  # each takes a quarter of it
+
+
 def test_start_up_draws_lie_near_them_and_near_the_defaults(
     tmp_path: Path, run: RunDirectory
 ) -> None:
