@@ -58,8 +58,9 @@ HEAVY = (
 )
 NOTES = (
     "Before, `splits` had no test file of `data/grouping.py`: `test_held_out.py` tests it through",
-    "whole data sets and does not run here. `study` was interrupted after 29 of 60 mutants, which",
-    "are in random order. `storage` is still to be tried.",
+    "whole data sets and does not run here. `study` was tried a second time, at its present size.",
+    "`storage` was interrupted after 29 of 60 mutants, which are in random order. Before, no test",
+    "of that room alone ran `worker_copy.py`, which tests with Ray's workers cover.",
 )
 # A mutant that takes this much longer than the tests without it hangs, which is noticed too.
 SLOWER, SECONDS = 4.0, 60.0

@@ -309,11 +309,9 @@ class Dataset:
             ``images`` and ``test``: digests of all images but synthetic ones, and of the test
             images, whatever their order and labels; ``validation``.
         """
-        return {
-            "images": self._digest_of(self._source.originals),
-            "test": self._digest_of(self.split.test.tolist()),
-            "validation": validation and self._config.shots is None,
-        }
+        parts = {"images": self._source.originals, "test": self.split.test.tolist()}
+        digests = {name: self._digest_of(positions) for name, positions in parts.items()}
+        return {**digests, "validation": validation and self._config.shots is None}
 
     def _digest_of(self, positions: Iterable[int]) -> str:
         state = hashlib.blake2b(digest_size=16)
