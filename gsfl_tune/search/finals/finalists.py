@@ -97,12 +97,12 @@ def choose_finalists(
     that are worse than it would be at its end: what it had, and what complete trials have gained
     from as many epochs on (from the same rung where the epochs are not known), their median. The
     gain of the best trial alone would be chosen for its luck. Only the last two rungs count, and
-    never the first: others say too little. If there are too few
-    trials, those that came furthest join. With folds or repeats, complete trials come first, and
-    those that were stopped follow by the number of their trainings. A stopped trial is trained to
-    its end among the finalists. A trial that breaks a constraint, or has one that was never judged,
-    is left out. Of equal configurations only the first is named. A complete trial that costs three
-    times as much as another one, and is better by less than a standard error, is left out.
+    never the first: others say too little. If there are too few trials, those that came furthest
+    join. With folds or repeats, complete trials come first, and those that were stopped follow by
+    the number of their trainings. A stopped trial is trained to its end among the finalists. A
+    trial that breaks a constraint, or has one that was never judged, is left out. Of equal
+    configurations only the first is named. A complete trial that costs three times as much as
+    another one, and is better by less than a standard error, is left out.
 
     Args:
         study: The study.
@@ -118,13 +118,14 @@ def choose_finalists(
         curve = None if curve is None else cache(curve)
         # A mean over fewer folds or seeds does not come before one over all of them.
         whole = [t for t in wanted if t.state == TrialState.COMPLETE and not rows_of(t)]
+        values = {other.number: study.value(other) for other in whole}
         ended = len(wanted)
         for trial in _stopped(study):
             end = _expected_end(study, trial, whole, curve)
             ahead = (
                 place
                 for place, other in enumerate(wanted[:ended])
-                if other in whole and _is_better(study, end, study.value(other))
+                if _is_better(study, end, values.get(other.number))
             )
             place = next(ahead, len(wanted))
             wanted.insert(place, trial)

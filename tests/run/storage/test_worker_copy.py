@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from gsfl_tune.run import RunDirectory, write_text
 from gsfl_tune.run.storage.address import RunAddress
 from gsfl_tune.run.storage.worker_copy import EnvironmentProblem, OwnershipLost, WorkerCopy
 from tests.waiting import wait_until
+
+Node = Callable[..., WorkerCopy]
 
 
 @pytest.fixture
@@ -30,17 +33,24 @@ def away(run: RunDirectory, tmp_path: Path) -> RunAddress:
     return address.model_copy(update={"token": "of another disk"})
 
 
-def _node(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    name: str,
-    address: RunAddress,
-    run: RunDirectory,
-    key: str = "a key",
-) -> WorkerCopy:
-    (tmp_path / name).mkdir(exist_ok=True)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
-    return WorkerCopy(address, run.trial("search", 3), key, {"model.dropout": 0.1})
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Where the storage keeps the training."""
+    return tmp_path / "kept" / "tiny" / "trials" / "3"
+
+
+@pytest.fixture
+def node(
+    run: RunDirectory, away: RunAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Node:
+    """Begins the training on a node with a disk of its own."""
+
+    def begin(name: str, key: str = "a key", address: RunAddress = away) -> WorkerCopy:
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+        return WorkerCopy(address, run.trial("search", 3), key, {"model.dropout": 0.1})
+
+    return begin
 
 
 def _train(copy: WorkerCopy, epochs: int) -> None:
@@ -50,20 +60,22 @@ def _train(copy: WorkerCopy, epochs: int) -> None:
 
 
 def test_another_node_goes_on_from_what_was_published(
-    run: RunDirectory, away: RunAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node,
+    kept: Path,
+    run: RunDirectory,
+    tmp_path: Path,
 ) -> None:
-    first = _node(monkeypatch, tmp_path, "one", away, run)
+    first = node("one")
     assert first.directory.is_relative_to(tmp_path / "one")
     assert not list(first.directory.glob("*"))
     _train(first, 2)
     write_text(first.directory / "result.json", "{}")
     first.finish("result.json")
-    kept = tmp_path / "kept" / "tiny" / "trials" / "3"
     assert (kept / "checkpoint.pt").read_text() == "weights 2"
     assert (kept / "result.json").read_text() == "{}"
     first.close()
     assert not first.directory.exists()
-    second = _node(monkeypatch, tmp_path, "two", away, run)
+    second = node("two")
     assert (second.directory / "checkpoint.pt").read_text() == "weights 2"
     assert (second.directory / "epochs.jsonl").read_text().count("\n") == 2
     _train(second, 3)
@@ -73,52 +85,54 @@ def test_another_node_goes_on_from_what_was_published(
 
 
 def test_every_checkpoint_is_published_before_the_end(
-    run: RunDirectory, away: RunAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node,
+    kept: Path,
 ) -> None:
-    copy = _node(monkeypatch, tmp_path, "one", away, run)
-    kept = tmp_path / "kept" / "tiny" / "trials" / "3" / "checkpoint.pt"
+    copy = node("one")
     for epochs in (1, 2, 3):
         _train(copy, epochs)
         copy.finish()
-        assert kept.read_text() == f"weights {epochs}"
+        assert (kept / "checkpoint.pt").read_text() == f"weights {epochs}"
     copy.discard("checkpoint.pt")
-    assert not kept.exists()
+    assert not (kept / "checkpoint.pt").exists()
     copy.close()
 
 
 def test_files_of_another_configuration_are_not_gone_on_with(
-    run: RunDirectory, away: RunAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node,
+    kept: Path,
 ) -> None:
-    first = _node(monkeypatch, tmp_path, "one", away, run)
+    first = node("one")
     _train(first, 2)
     first.finish()
     first.close()
-    other = _node(monkeypatch, tmp_path, "two", away, run, key="another key")
+    other = node("two", key="another key")
     assert not list(other.directory.glob("*"))
-    assert not (tmp_path / "kept" / "tiny" / "trials" / "3" / "checkpoint.pt").exists()
+    assert not (kept / "checkpoint.pt").exists()
     other.close()
 
 
 def test_a_process_that_was_believed_dead_publishes_nothing_more(
-    run: RunDirectory, away: RunAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node,
+    kept: Path,
 ) -> None:
-    slow = _node(monkeypatch, tmp_path, "one", away, run)
+    slow = node("one")
     _train(slow, 1)
     slow.finish()
-    heir = _node(monkeypatch, tmp_path, "two", away, run)
+    heir = node("two")
     _train(slow, 9)
     with pytest.raises(OwnershipLost, match="was taken over"):
         slow.finish()
     slow.close()
-    kept = tmp_path / "kept" / "tiny" / "trials" / "3" / "checkpoint.pt"
-    assert kept.read_text() == "weights 1"
+    assert (kept / "checkpoint.pt").read_text() == "weights 1"
     heir.close()
 
 
 def test_a_storage_that_is_gone_is_no_fault_of_the_configuration(
-    run: RunDirectory, away: RunAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node,
+    tmp_path: Path,
 ) -> None:
-    copy = _node(monkeypatch, tmp_path, "one", away, run)
+    copy = node("one")
     shutil.rmtree(tmp_path / "kept")
     (tmp_path / "kept").touch()
     _train(copy, 1)
@@ -128,10 +142,13 @@ def test_a_storage_that_is_gone_is_no_fault_of_the_configuration(
 
 
 def test_where_the_drivers_directory_is_seen_it_is_used(
-    run: RunDirectory, away: RunAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node,
+    run: RunDirectory,
+    away: RunAddress,
+    tmp_path: Path,
 ) -> None:
     here = RunAddress.mark(away.url, run, patience=0.5)
-    copy = _node(monkeypatch, tmp_path, "one", here, run)
+    copy = node("one", address=here)
     assert copy.directory == run.trial("search", 3)
     _train(copy, 1)
     copy.finish()

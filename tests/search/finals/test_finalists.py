@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE
-from gsfl_tune.search import Prices, choose_finalists, curves_of, open_study
+from gsfl_tune.search import Prices, Study, choose_finalists, curves_of, open_study
 from tests.search.experiments import experiment
+
+
+def _train(study: Study, run: RunDirectory, curves: Mapping[int, Sequence[float]]) -> None:
+    """Begins trials with two rungs after two epochs, and an accuracy for each epoch."""
+    for number, curve in curves.items():
+        study.ask()
+        for rung, value in enumerate(curve[:2]):
+            study.report(number, rung, value)
+        log = EpochLog(run.trial("search", number) / EPOCHS_FILE)
+        for epoch, value in enumerate(curve, 1):
+            log.append({"epoch": epoch, "validation/accuracy": value})
 
 
 def test_the_best_of_those_that_came_to_their_end(run: RunDirectory) -> None:
@@ -52,13 +65,7 @@ def test_what_was_better_after_as_many_epochs_when_time_was_up_comes_first(
 ) -> None:
     study = open_study(experiment("search.metric=validation/accuracy"), run)
     curves = {0: (0.6, 0.7, 0.71, 0.8), 1: (0.6, 0.7, 0.78), 2: (0.6, 0.7, 0.70), 3: (0.6, 0.6)}
-    for number, curve in curves.items():
-        study.ask()
-        for rung, value in enumerate(curve[:2]):
-            study.report(number, rung, value)
-        log = EpochLog(run.trial("search", number) / EPOCHS_FILE)
-        for epoch, value in enumerate(curve, 1):
-            log.append({"epoch": epoch, "validation/accuracy": value})
+    _train(study, run, curves)
     study.complete(0, 0.8)
     for number in (1, 2, 3):
         study.cut(number, "time")  # level at their last rung, or behind
@@ -76,13 +83,7 @@ def test_an_epoch_that_was_lucky_does_not_come_before_a_better_end(run: RunDirec
         2: (0.60, 0.80, 0.86, 0.87),
         3: (0.60, 0.80, 0.88),  # ahead of the best after as many epochs
     }
-    for number, curve in curves.items():
-        study.ask()
-        for rung, value in enumerate(curve[:2]):
-            study.report(number, rung, value)
-        log = EpochLog(run.trial("search", number) / EPOCHS_FILE)
-        for epoch, value in enumerate(curve, 1):
-            log.append({"epoch": epoch, "validation/accuracy": value})
+    _train(study, run, curves)
     for number in range(3):
         study.complete(number, curves[number][-1])
     study.cut(3, "time")

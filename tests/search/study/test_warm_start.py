@@ -133,28 +133,28 @@ def test_a_resume_needs_no_earlier_run_and_takes_new_ones(
     assert origins == ["warm_start a#3", "warm_start a#5", "warm_start a#1", "defaults"]
 
 
-def test_a_dear_one_is_left_out_with_its_price(tmp_path: Path, run: RunDirectory) -> None:
-    new = _new(earlier(tmp_path / "a"))
-    study = open_study(new, run)
-    notices = enqueue_first_trials(
-        study, new, price=lambda config: 100.0 if config.model.latent_dim == 32 else 1.0, budget=30
-    )
-    assert any("warm_start a#3: it would take 333% of the search" in line for line in notices)
-    origins = [trial.user_attrs["origin"] for trial in study.trials()]
-    assert origins == ["warm_start a#5", "defaults"]
-
-
-def test_what_costs_no_more_than_the_defaults_is_tried_in_a_short_search(
-    tmp_path: Path, run: RunDirectory
+@pytest.mark.parametrize(
+    ("times", "budget", "share"),
+    [
+        (100, 30, "333%"),
+        # The other takes a quarter of a short search, as the defaults do.
+        (3, 4, "75%"),
+    ],
+)
+def test_a_dear_one_is_left_out_with_its_price(
+    tmp_path: Path, run: RunDirectory, times: float, budget: float, share: str
 ) -> None:
     new = _new(earlier(tmp_path / "a"))
     study = open_study(new, run)
     notices = enqueue_first_trials(
-        study, new, price=lambda config: 3.0 if config.model.latent_dim == 32 else 1.0, budget=4
+        study,
+        new,
+        price=lambda config: times if config.model.latent_dim == 32 else 1.0,
+        budget=budget,
     )
-    assert any("warm_start a#3: it would take 75% of the search" in line for line in notices)
+    assert any(f"warm_start a#3: it would take {share} of the search" in line for line in notices)
     origins = [trial.user_attrs["origin"] for trial in study.trials()]
-    assert origins == ["warm_start a#5", "defaults"]  # each takes a quarter of it
+    assert origins == ["warm_start a#5", "defaults"]
 
 
 def test_start_up_draws_lie_near_them_and_near_the_defaults(
