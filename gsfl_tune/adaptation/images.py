@@ -12,7 +12,7 @@ import numpy as np
 
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
-from gsfl_tune.data.messages import disk_error
+from gsfl_tune.data.disk_errors import disk_error
 from gsfl_tune.data.sources import (
     Source,
     UnlabelledParquet,

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from gsfl_tune.data.decoded import BrokenImage, DecodedFile, Geometry, Progress, decode_once
-from gsfl_tune.data.messages import broken_message, disk_error
+from gsfl_tune.data.disk_errors import disk_error
+from gsfl_tune.data.messages import broken_message
 from gsfl_tune.data.sources import Part, Source
 from gsfl_tune.experiment.errors import UserError
 

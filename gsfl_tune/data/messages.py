@@ -1,4 +1,4 @@
-"""Messages about broken images, full disks and few-shot parts."""
+"""Messages about broken images, parts that were divided, and few-shot parts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from gsfl_tune.data.decoded import BrokenImage
-from gsfl_tune.data.disk_errors import disk_error
-
-__all__ = ["MOST_REASONS", "broken_message", "disk_error", "shots_told", "split_message"]
 
 # Most broken images that are named.
 MOST_REASONS = 10

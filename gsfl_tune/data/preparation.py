@@ -12,9 +12,9 @@ from gsfl_tune.cache.entries import cache_directory
 from gsfl_tune.data.dataset import Dataset
 from gsfl_tune.data.decoded import Geometry, Progress
 from gsfl_tune.data.digests import Contents, read_contents
+from gsfl_tune.data.disk_errors import disk_error
 from gsfl_tune.data.exclude import leave_out
 from gsfl_tune.data.image_file import Reading, natural_range, square_side
-from gsfl_tune.data.messages import disk_error
 from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.data.sources._base import some

@@ -12,9 +12,9 @@ import numpy as np
 
 from gsfl_tune.data.decoded import DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
+from gsfl_tune.data.disk_errors import disk_error
 from gsfl_tune.data.looks import Looks, looks_of
 from gsfl_tune.data.marks import MADE
-from gsfl_tune.data.messages import disk_error
 from gsfl_tune.data.named_images import NamedImages, NotFound
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.sources import FileSource, Source, UnlabelledParquet
