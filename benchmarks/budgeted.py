@@ -127,7 +127,7 @@ def page() -> str:
         text = f"## {data}, {minutes:g} minutes\n\n" + table(header, cells)
         mean = np.mean([row["test"]["winner"] for row in own])
         if minutes == 40:
-            text += f"\n\nMean {mean:.1%} of {len(own)} of 3 searches; asked: {BARS[data]:.1%}."
+            text += f"\n\nMean {mean:.1%} of {len(own)} searches; asked of three: {BARS[data]:.1%}."
         confused = [f"{a} / {b} {n}" for a, b, n in own[0]["confused"]]
         text += f"\n\nMost confused (seed {own[0]['seed']}): {'; '.join(confused)}."
         for row in own:

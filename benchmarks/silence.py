@@ -240,7 +240,7 @@ def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
             continue
         busy = psutil.cpu_percent(_BEFORE_SECONDS)
         heard = listen([*base, *words], where, environment, interrupt)
-        log = keep / f"{re.sub(r'[^a-z]+', '-', name.lower())}.log"
+        log = keep / f"{re.sub(r'[^a-z]+', '-', name.lower())[:60]}.log"
         log.write_text("".join(f"[{at:8.2f}] {text}\n" for at, text in heard.chunks))
         (seconds, at, before, after), second = heard.gaps()[0], heard.gaps()[1][0]
         rows[name] = {
