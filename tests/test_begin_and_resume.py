@@ -168,6 +168,8 @@ def test_a_search_goes_on_in_another_space(tmp_path: Path, photos: Path) -> None
     assert again == results
     assert lines == []
     assert "outside the changed space" in write_report(run.path).read_text()
+    # Labels of rungs are those of the space as it is now.
+    assert json.loads(run.manifest_file.read_text())["space_changed"] > 0
 
 
 def test_another_space_is_for_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,29 +83,61 @@ def _count(
     facts: BackboneFacts,
     device: str,
 ) -> BackboneWork:
+    done = _pass(name, side, facts.reads, device)
+    trained = set(trained_names(facts.block_names, blocks))
+    ours = sum(
+        (done.operations.get(path, 0.0) for path in _outermost_trained(done.modules, trained)),
+        0.0,
+    )
+    parameters = sum(size for key, size in done.parameters.items() if key in trained)
+    if blocks == "all":
+        ours = done.total
+    return BackboneWork(done.total - ours, ours, parameters)
+
+
+class _Pass(NamedTuple):
+    """Holds what one forward pass of one image does, whatever is trained.
+
+    Attributes:
+        total: All operations.
+        operations: Those of each module, by path.
+        modules: Names of each module's parameters, by path, outer modules first.
+        parameters: The number of elements of each parameter.
+    """
+
+    total: float
+    operations: dict[str, float]
+    modules: dict[str, list[str]]
+    parameters: dict[str, int]
+
+
+# A plan asks for every number of trained blocks, and half a second each adds up.
+@lru_cache(maxsize=64)
+def _pass(name: str, side: int, reads: Reads, device: str) -> _Pass:
+    facts = probe(name, reads)
     with warnings.catch_warnings(), torch.device(device), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         options = dict(facts.options)
         created = timm.create_model(name, pretrained=False, num_classes=0, **options)
         model: Any = cut(created.eval(), facts.reads)
-        trained = set(trained_names(facts.block_names, blocks))
         counter = flop_counter()
         with torch.no_grad(), counter:
             _Features(model, facts.reads)(torch.zeros(1, 3, side, side))
-    counts = counter.get_flop_counts()
-    total = float(counter.get_total_flops())
-    root = f"{_Features.__name__}.model"
-    ours = float(
-        sum(
-            sum(counts[f"{root}.{path}"].values())
-            for path in _outermost_trained(model, trained)
-            if f"{root}.{path}" in counts
-        )
+    root = f"{_Features.__name__}.model."
+    return _Pass(
+        float(counter.get_total_flops()),
+        {
+            path.removeprefix(root): float(sum(counts.values()))
+            for path, counts in counter.get_flop_counts().items()
+            if path.startswith(root)
+        },
+        {
+            path: [f"{path}.{name}" for name, _ in module.named_parameters()]
+            for path, module in model.named_modules()
+            if path
+        },
+        {key: parameter.numel() for key, parameter in model.named_parameters()},
     )
-    parameters = sum(p.numel() for key, p in model.named_parameters() if key in trained)
-    if blocks == "all":
-        ours = total
-    return BackboneWork(total - ours, ours, parameters)
 
 
 class _Features(nn.Module):
@@ -120,12 +152,11 @@ class _Features(nn.Module):
         return run(self.model, images, self.reads)
 
 
-def _outermost_trained(model: nn.Module, trained: set[str]) -> list[str]:
+def _outermost_trained(modules: dict[str, list[str]], trained: set[str]) -> list[str]:
     """Returns the paths of the outermost modules whose parameters are all trained."""
     found: list[str] = []
-    for path, module in model.named_modules():
-        names = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
+    for path, names in modules.items():
         inside = any(path.startswith(f"{other}.") for other in found)
-        if path and names and not inside and trained.issuperset(names):
+        if names and not inside and trained.issuperset(names):
             found.append(path)
     return found

@@ -16,6 +16,7 @@ from gsfl_tune.report.importance import Importances, importances
 from gsfl_tune.report.rungs import Rung, pretraining_rungs, rung_epochs, rungs
 from gsfl_tune.report.slots import Timeline, timeline
 from gsfl_tune.report.trials import TrialRecord, best_so_far
+from gsfl_tune.run.manifest import SPACE_CHANGED
 
 _FIRST = (
     "model.groups.count",
@@ -50,7 +51,9 @@ class SearchCharts:
         self.trials = files.study(SEARCH)
         self.rival_trials = files.study(CONTROL)
         self.rungs: list[Rung] = rungs(
-            self.trials, rung_epochs(files.stretches), maximize=self.maximize
+            self.trials,
+            rung_epochs(files.stretches, files.manifest.get(SPACE_CHANGED)),
+            maximize=self.maximize,
         )
         self.pretraining: list[Rung] = pretraining_rungs(self.trials)
         self.importances: list[tuple[str, Importances]] = list(self._importances())

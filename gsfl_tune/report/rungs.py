@@ -50,13 +50,23 @@ class RankCorrelation:
     trials: int
 
 
-def rung_epochs(stretches: Iterable[Mapping[str, Any]]) -> dict[int, int]:
-    """Returns the epoch at which most trials reached each rung, from the workers' log."""
+def rung_epochs(
+    stretches: Iterable[Mapping[str, Any]], since: float | None = None
+) -> dict[int, int]:
+    """Returns the epoch at which most trials reached each rung, from the workers' log.
+
+    Args:
+        stretches: See `gsfl_tune.run.workers.WorkerLog`.
+        since: When the space was changed last, in seconds since 1970: before, rungs may have had
+            other numbers.
+    """
     seen: dict[int, Counter[int]] = {}
     for stretch in stretches:
         rung, epoch = stretch.get("rung"), stretch.get("epoch")
         if not isinstance(rung, int) or rung < 0:
             continue  # below 0 they are within a pretraining
+        if since is not None and float(stretch.get("begin", 0)) < since:
+            continue
         if isinstance(epoch, int) and stretch.get("study") == "search":
             seen.setdefault(rung, Counter())[epoch] += 1
     return {rung: counts.most_common(1)[0][0] for rung, counts in sorted(seen.items())}

@@ -182,7 +182,9 @@ def _test_table(results: Results) -> Table:
     if results.ensemble:
         rows.append((f"ensemble of {len(results.ensemble.seeds)}", results.ensemble.test, None))
     if results.flip:
-        rows.append((f"seed {results.flip.seed}", results.flip.plain, None))
+        # Many test images are not all passed twice.
+        seen = f"{results.flip.images:,} images"
+        rows.append((f"seed {results.flip.seed}, {seen}", results.flip.plain, None))
         rows.append(("  mirrored too", results.flip.test, None))
     for title, test, interval in rows:
         cells = [

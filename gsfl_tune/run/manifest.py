@@ -18,6 +18,9 @@ FORMAT = 1
 # What a user may change to continue a run that is finished.
 _SETTINGS = ("trials", "control", "finalists", "final_seeds", "enqueue", "time_budget", "target")
 
+# When the space was changed last, in seconds since 1970.
+SPACE_CHANGED = "space_changed"
+
 # The time that a killed driver may lose.
 SECONDS_BETWEEN_WRITES = 15.0
 
@@ -116,9 +119,11 @@ class Manifest:
         known = self._read()
         self.run.results_file.unlink(missing_ok=True)
         before = known.get("seconds", {})
+        changed = {key: known[key] for key in (SPACE_CHANGED,) if key in known}
         write_json(
             self.run.manifest_file,
             {
+                **changed,
                 "format": FORMAT,
                 "name": experiment.name,
                 "created": known.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
@@ -133,6 +138,12 @@ class Manifest:
                 },
             },
         )
+
+    def space_changed(self) -> None:
+        """Notes that rungs have the numbers of another space from now on."""
+        content = self._read()
+        if content:
+            write_json(self.run.manifest_file, {**content, SPACE_CHANGED: _now()})
 
     @contextmanager
     def clock(self, phase: str) -> Iterator[Clock]:

@@ -49,6 +49,17 @@ def test_counts_and_labels():
     assert rungs([], {}, maximize=True) == []
 
 
+def test_epochs_of_a_space_that_was_changed_are_no_labels():
+    stretches = [
+        {"study": "search", "rung": 0, "epoch": 3, "begin": 10.0},
+        {"study": "search", "rung": 0, "epoch": 3, "begin": 11.0},
+        {"study": "search", "rung": 1, "epoch": 9, "begin": 12.0},
+        {"study": "search", "rung": 0, "epoch": 2, "begin": 30.0},
+    ]
+    assert rung_epochs(stretches) == {0: 3, 1: 9}
+    assert rung_epochs(stretches, since=20.0) == {0: 2}
+
+
 def test_rank_correlations_are_those_of_scipy_over_the_trials_that_reached_both():
     random = np.random.default_rng(0)
     first = random.normal(size=40)

@@ -219,7 +219,7 @@ def test_flip_is_shown_beside_the_same_network_without_it(finished):
     write_results(file, replace(read_results(file), flip=flip))
     text = text_of(finished)
     rows = [line.split() for line in text.splitlines()]
-    assert ["seed", "4", "71.0", "%"] in [row[:4] for row in rows]
+    assert ["seed", "4,", "2,000", "images", "71.0", "%"] in [row[:6] for row in rows]
     assert ["mirrored", "too", "73.4", "%"] in [row[:4] for row in rows]
     assert max(len(line) for line in text.splitlines() if str(finished) not in line) <= 80
     page = page_of(finished).text("models-table")

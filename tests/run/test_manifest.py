@@ -7,7 +7,7 @@ import pytest
 
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.run import RunDirectory, read_json, write_json
-from gsfl_tune.run.manifest import Manifest
+from gsfl_tune.run.manifest import SPACE_CHANGED, Manifest
 from gsfl_tune.run.results import Outcome, Results, Score, write_results
 
 
@@ -98,6 +98,18 @@ def test_every_driver_is_written_down_with_the_last_that_was_heard_of_it(manifes
     before, second = drivers()
     assert before == ended
     assert second["begin"] >= ended["end"]
+
+
+def test_a_change_of_the_space_is_remembered_by_later_drivers(manifest):
+    def changed():
+        return json.loads(manifest.run.manifest_file.read_text()).get(SPACE_CHANGED)
+
+    assert changed() is None
+    manifest.space_changed()
+    when = changed()
+    assert when is not None
+    Manifest(manifest.run).begin(experiment(), data="aaaa", environment={}, seconds=1.0)
+    assert changed() == when
 
 
 def test_limits_make_another_run_of_it(manifest):

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pyarrow import fs
 
@@ -23,6 +24,8 @@ from gsfl_tune.experiment.errors import UserError
 
 _PIECE = 1 << 20
 _WILDCARDS = re.compile(r"[*?\[]")
+# Elsewhere the first part of a path is a bucket, or there is no host.
+_WITH_HOST = ("hdfs", "viewfs", "webhdfs", "sftp", "ssh", "ftp", "smb")
 
 
 @dataclass(frozen=True)
@@ -236,13 +239,13 @@ def _remote(url: str, cache: Path, ask: _Ask) -> list[SourceFile]:
         raise
     except Exception as error:
         raise UserError(f"data.path: {url} cannot be opened: {error}") from error
-    scheme = url.split("://", 1)[0]
+    origin = _origin(url)
     folder = "" if _WILDCARDS.search(root) or [info.path for info in found] == [root] else root
     infos = {info.path: info for info in found}
     names = ask.chosen(list(infos), folder) if folder else list(infos)
     files = []
     for path, part in ask.parts(names, folder).items():
-        name = _address(scheme, path)
+        name = _address(origin, path)
         try:
             local = _fetch(system, infos[path], name, cache, ask.kind.suffix)
         except UserError:
@@ -253,11 +256,24 @@ def _remote(url: str, cache: Path, ask: _Ask) -> list[SourceFile]:
     return files
 
 
-def _address(scheme: str, path: str) -> str:
-    """Returns the URL of a path in a file system."""
+def _origin(url: str) -> str:
+    """Returns what precedes a file system's paths in a URL: the host, where no path holds it.
+
+    A password is left out, as names of files are written down.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _WITH_HOST:
+        return f"{parts.scheme}://"
+    user, _, host = parts.netloc.rpartition("@")
+    name = user.partition(":")[0]
+    return f"{parts.scheme}://{name}@{host}/" if name else f"{parts.scheme}://{host}/"
+
+
+def _address(origin: str, path: str) -> str:
+    """Returns the URL of a path in a file system, see `_origin`."""
     if "://" in path:  # that of HTTP has whole URLs for paths
         return path
-    return f"{scheme}://{path if scheme == 'file' else path.lstrip('/')}"
+    return origin + (path if origin == "file://" else path.lstrip("/"))
 
 
 def _file_system(url: str) -> tuple[fs.FileSystem, str]:

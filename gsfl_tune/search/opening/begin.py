@@ -73,6 +73,7 @@ class Beginning:
             clear(run, notice)
         elif self.before is not None:
             change_space(run, self.before, experiment, notice)
+            Manifest(run).space_changed()
 
 
 def begin_or_go_on(

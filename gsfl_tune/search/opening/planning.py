@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from gsfl_tune.activity import activity
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
@@ -124,7 +125,8 @@ def plan_time(
         }
         return replace(made, only=only)
 
-    return _longest_plan(assumed, plan)
+    with activity("planning what fits into the time"):
+        return _longest_plan(assumed, plan)
 
 
 def _longest_plan(experiment: Experiment, plan: Callable[[Experiment], TimePlan]) -> TimePlan:

@@ -8,6 +8,7 @@ import pytest
 
 from gsfl_tune.data import prepare
 from gsfl_tune.data.sources import ParquetSource
+from gsfl_tune.data.sources._remote import _address, _origin
 from gsfl_tune.experiment.errors import UserError
 from tests.data.conftest import configure
 
@@ -48,3 +49,18 @@ def test_a_file_url(tmp_path, cache):
     assert dataset.classes == NAMES
     with pytest.raises(UserError, match="does not exist"):
         ParquetSource((tmp_path / "b.parquet").as_uri(), cache)
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "address"),
+    [
+        ("hdfs://name:8020/birds", "/birds/a.parquet", "hdfs://name:8020/birds/a.parquet"),
+        ("sftp://ann:secret@nas/birds", "/birds/a.tar", "sftp://ann@nas/birds/a.tar"),
+        ("s3://birds/2026?region=eu", "birds/2026/a.tar", "s3://birds/2026/a.tar"),
+        ("s3://key:secret@birds/2026", "birds/2026/a.tar", "s3://birds/2026/a.tar"),
+        ("file:///birds", "/birds/a.tar", "file:///birds/a.tar"),
+    ],
+)
+def test_the_address_of_a_file_has_the_host_and_no_secret(url, path, address):
+    """Two servers with equal paths are not one: copies are cached by address."""
+    assert _address(_origin(url), path) == address
