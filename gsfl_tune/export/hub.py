@@ -81,7 +81,8 @@ def fetch(place: HubPlace) -> tuple[Path, HubPlace]:
     from huggingface_hub import HfApi
 
     if place.revision is not None and _COMMIT.fullmatch(place.revision):
-        folder = _cached(place)
+        with problems(place):
+            folder = _cached(place)
         if folder is not None:
             return folder, place
     with problems(place), activity(f"downloading {place}"), _without_bars():
@@ -105,7 +106,11 @@ def _cached(place: HubPlace) -> Path | None:
         folder = _download(place, (*_PLAIN, *_TENSORS), local=True)
     except LocalEntryNotFoundError:
         return None
-    return folder if (folder / files.MODEL).is_file() else None
+    # A download that was stopped left some of them.
+    named = [*files.REQUIRED, files.MODEL]
+    if (folder / files.CONFIG).is_file():
+        named += files.read_json_file(folder / files.CONFIG).get("sha256", {})
+    return folder if all((folder / name).is_file() for name in named) else None
 
 
 def _download(place: HubPlace, names: tuple[str, ...], *, local: bool = False) -> Path:
