@@ -106,11 +106,7 @@ def _cached(place: HubPlace) -> Path | None:
         folder = _download(place, (*_PLAIN, *_TENSORS), local=True)
     except LocalEntryNotFoundError:
         return None
-    # A download that was stopped left some of them.
-    named = [*files.REQUIRED, files.MODEL]
-    if (folder / files.CONFIG).is_file():
-        named += files.read_json_file(folder / files.CONFIG).get("sha256", {})
-    return folder if all((folder / name).is_file() for name in named) else None
+    return folder if (folder / files.MODEL).is_file() else None
 
 
 def _download(place: HubPlace, names: tuple[str, ...], *, local: bool = False) -> Path:

@@ -267,17 +267,6 @@ def test_the_licence_of_two_backbones_is_that_of_both(weights, wanted):
     assert (about.get("license"), about.get("license_name"), about.get("base_model")) == wanted
 
 
-def test_a_download_that_was_stopped_is_completed(hub, bundle_path):
-    """Of a bundle that is named by its commit, which else needs no network."""
-    config = json.loads((bundle_path / "config.json").read_text())
-    (bundle_path / files.SHARED).write_bytes(b"tensors")
-    config["sha256"][files.SHARED] = files.sha256(b"tensors")
-    (bundle_path / "config.json").write_text(json.dumps(config))
-    place = str(push(bundle_path, f"{OWNER}/whole").place)
-    (load_bundle(place).path / files.SHARED).unlink()
-    assert load_bundle(place).has_shared
-
-
 def test_a_name_that_no_model_has_is_told(hub):
     with pytest.raises(UserError, match="no name of a model"):
         load_bundle(f"hf://a..b/c@{'0' * 40}")
