@@ -260,6 +260,8 @@ class Conclusion:
         content = results.to_json()
         classes, side = workspace.dataset.classes, workspace.dataset.pool.side
         seen = workspace.dataset.trained_on(validation=True)
+        # One of an earlier winner does not belong to this one.
+        shutil.rmtree(self.run.best_training, ignore_errors=True)
         bundle_from_network(
             self.run.best,
             network,
@@ -287,6 +289,9 @@ class Conclusion:
         else:
             calibration = results.probe.calibration if results.probe else None
             network = probe_network(workspace, config, yardstick.probe)
+            # Fitted and tested on images of the training size, see `measure_probe`.
+            data = config.data.model_copy(update={"eval_image_size": None})
+            config = config.model_copy(update={"data": data})
         bundle_from_network(
             self.run.best_simple,
             network,

@@ -36,6 +36,10 @@ _BATCH = 32
 # Largest size of a row group, before compression.
 _GROUP_BYTES = 32 << 20
 _COLUMNS = {"f": "feature", "d": "discriminative part", "s": "shared part"}
+UNBOXED = (
+    "the bundle was trained on boxes cut out of images; these have none, and their features are "
+    "those of whole images"
+)
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,7 @@ def images_at(bundle: Bundle, path: str, on_error: OnError) -> Images:
         images = _labelled(bundle, source, on_error, margin)
         boxed = any(sample.box for sample in source.samples)
     if margin is not None and not boxed:
-        images.notices.append(
-            "the bundle was trained on boxes cut out of images; these have none, and their "
-            "features are those of whole images"
-        )
+        images.notices.append(UNBOXED)
     return images
 
 
@@ -169,7 +170,13 @@ def _labelled(bundle: Bundle, source: Source, on_error: OnError, margin: float |
         ):
             yield [known[name] for name in names], squares
 
-    return Images(batches(), len(source.samples), [*source.told(), *source.problems])
+    notices = [*source.told(), *source.problems]
+    if source.unlabelled():
+        notices.append(
+            f"{source.unlabelled():,} images have no label and so no row; a folder or pattern of "
+            "images gives each of them one"
+        )
+    return Images(batches(), len(source.samples), notices)
 
 
 def _unlabelled(bundle: Bundle, path: str, on_error: OnError, why: str) -> Images:
@@ -220,7 +227,7 @@ def embed(bundle: Bundle, images: Images, target: Path, engine: Engine | None = 
         ):
             waiting: list[pa.RecordBatch] = []
             with activity("embedding", images.total, "images") as progress:
-                for names, squares in images.batches:
+                for names, squares in _read(images.batches):
                     waiting.append(_rows(bundle, network, names, squares, writer.schema))
                     rows += len(names)
                     progress.done = rows
@@ -234,6 +241,14 @@ def embed(bundle: Bundle, images: Images, target: Path, engine: Engine | None = 
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     return Embedded(rows, sizes)
+
+
+def _read(batches: Batches) -> Batches:
+    """Yields the batches; a disk that fails here has nothing to do with the table."""
+    try:
+        yield from batches
+    except OSError as error:
+        raise UserError(f"the images cannot be read ({error})") from error
 
 
 def _network(bundle: Bundle) -> Network:
@@ -269,14 +284,14 @@ def _rows(
         images = center_crop(pixels, how.image_size, how.mean, how.std)
         f = network.features(images.contiguous(memory_format=torch.channels_last))
         output = network.head(f.to(network.head.classifier.weight.dtype))
-    best = output.logits.double().softmax(dim=1).max(dim=1)
+    best = output.logits.cpu().double().softmax(dim=1).max(dim=1)
     found: dict[str, Tensor | None] = {"f": f, "d": output.discriminative, "s": output.shared}
     columns: dict[str, Any] = {
         "path": [name.path for name in names],
         "part": [name.part for name in names],
         "label": [name.label for name in names],
         "prediction": [bundle.classes[index] for index in best.indices.tolist()],
-        "probability": best.values.cpu().numpy(),
+        "probability": best.values.numpy(),
     }
     for name, values in found.items():
         if name in schema.names and values is not None:

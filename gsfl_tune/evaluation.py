@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -264,6 +264,27 @@ def evaluate(
         answers,
         [bundle.classes[each] for each in np.setdiff1d(np.arange(len(bundle.classes)), labels)],
     )
+
+
+def training_images_told(trained_on: Mapping[str, Any], data: LabelledImages) -> list[str]:
+    """Says so if a bundle was trained on some of the images that are scored.
+
+    It is noticed where the images are all those of the run, and another part of them was its test
+    part. A part of them, or copies of other bytes, cannot be told from other images.
+
+    Args:
+        trained_on: What the bundle has seen, of its ``config.json``; empty if that is unknown.
+        data: The images.
+    """
+    drawn = data.drawn_from
+    if not trained_on or trained_on.get("images") != drawn.get("images"):
+        return []
+    if trained_on.get("test") == drawn["test"]:
+        return []
+    return [
+        "the bundle was trained on some of these images, so its score is too good: they are those "
+        "of its run, of which other images are the test part (data.split)"
+    ]
 
 
 def thumbnail(images: DecodedImages, position: int) -> str:

@@ -188,7 +188,7 @@ class _View:
 
         def probability(images: Tensor) -> Tensor:
             with torch.inference_mode():
-                return self.fast.infer(images).double().softmax(dim=1)[:, label]
+                return self.fast.infer(images).cpu().double().softmax(dim=1)[:, label]
 
         return faithfulness(probability, _normalised(self.bundle, path), heat)
 

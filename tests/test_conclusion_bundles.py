@@ -15,13 +15,14 @@ from PIL import Image
 
 from gsfl_tune.conclusion import Conclusion
 from gsfl_tune.evidence import measure_probe
-from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import export_run, load_bundle
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.results import Calibration, Outcome, Probe, Results, write_results
 from gsfl_tune.search import Candidate, Retraining
 from gsfl_tune.training import Predictions, Workspace, load_predictions
-from tests.evidence.conftest import retrain, small_config
+from tests.evidence.conftest import FINETUNE, retrain, small_config
 from tests.report.conftest import scores
 
 ONE_SEED = {"search": {"final_seeds": 1}}
@@ -78,9 +79,12 @@ class End:
 
 @pytest.fixture(scope="module")
 def end(tmp_path_factory) -> End:
+    return made(tmp_path_factory, small_config(**ONE_SEED))
+
+
+def made(tmp_path_factory, config: Config) -> End:
     torch.set_num_threads(1)
     cache = tmp_path_factory.mktemp("cache")
-    config = small_config(**ONE_SEED)
     workspace = Workspace.open(config.data, cache_dir=cache, device=torch.device("cpu"))
     run = RunDirectory(tmp_path_factory.mktemp("run") / "small")
     run.path.mkdir()
@@ -154,6 +158,30 @@ def test_a_probe_that_is_better_replaces_a_control_of_an_earlier_conclusion(end,
     assert predicted(end.run.best_simple, end.workspace, tmp_path) == named(end, expected)
     out = export_run(end.run.path, tmp_path / "out", best_of_all=True)
     assert json.loads((out / "config.json").read_text())["model"] == "probe"
+
+
+def test_a_probe_is_shown_images_of_the_size_it_was_fitted_on(tmp_path_factory):
+    """The winner is finetuned, and shown larger images than it was trained on."""
+    changes = {"data": {"eval_image_size": 80}, "training": {"finetune": FINETUNE}}
+    end = made(tmp_path_factory, small_config(**ONE_SEED, **changes))
+    end.write("probe")
+    sizes = [
+        json.loads((path / "config.json").read_text())["preprocessing"]["image_size"]
+        for path in (end.run.best, end.run.best_simple)
+    ]
+    assert sizes == [80, 64]
+    expected = measure_probe(end.workspace, end.winner.config).logits
+    found = logits(end.run.best_simple, end.workspace)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)
+
+
+def test_a_plain_winner_has_no_shared_branch_of_an_earlier_one(end, tmp_path):
+    end.write("winner")
+    assert end.run.best_training.is_dir()
+    replace(end, winner=end.control).write("winner")
+    assert not end.run.best_training.exists()
+    with pytest.raises(UserError, match="no shared branch to export"):
+        export_run(end.run.path, tmp_path / "out", with_shared=True)
 
 
 def test_a_winner_that_is_best_leaves_no_other_model_beside_it(end, tmp_path):

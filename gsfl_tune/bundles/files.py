@@ -82,10 +82,47 @@ def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
         new.mkdir()
         fill(new)
         _sync(new)
+        old = temporary / "old"
         if directory.exists():
-            os.rename(directory, temporary / "old")
-        os.rename(new, directory)
+            os.rename(directory, old)
+        try:
+            os.rename(new, directory)
+        except OSError:
+            if old.exists():
+                os.rename(old, directory)
+            raise
         _sync_folder(directory.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def fill_directory(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Fills a directory that is missing or empty; as long as it is not complete, it is no bundle.
+
+    An empty one stays where it is: it may be a mount, a link, or the current directory.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        place = directory.resolve()
+        if place.is_dir():
+            _fill_empty(place, fill)
+        else:
+            replace_directory(place, fill)
+    except OSError as error:
+        where = error.filename or directory
+        raise UserError(f"{where}: cannot be written ({error.strerror or error})") from error
+
+
+def _fill_empty(directory: Path, fill: Callable[[Path], None]) -> None:
+    temporary = Path(tempfile.mkdtemp(prefix=".new.", suffix=".tmp", dir=directory))
+    try:
+        fill(temporary)
+        _sync(temporary)
+        for path in sorted(temporary.iterdir(), key=lambda path: path.name == CONFIG):
+            os.rename(path, directory / path.name)
+        _sync_folder(directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from gsfl_tune.data.image_file import Fit, Reading
+from gsfl_tune.data.image_file import MAX_PIXELS, Fit, Reading
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Preprocessing:
         std: Standard deviation of each channel.
         value_range: Values of deep grey images that become black and white; None: by their type.
         float_range: The same, only for images whose type does not define it.
+        max_pixels: Width times height above which a file is refused.
+        truncated: Whether a file with a missing end is read as far as possible.
     """
 
     image_size: int
@@ -29,11 +32,22 @@ class Preprocessing:
     std: list[float]
     value_range: tuple[float, float] | None = None
     float_range: tuple[float, float] | None = None
+    max_pixels: int = MAX_PIXELS
+    truncated: bool = False
 
     @property
     def reading(self) -> Reading:
         """Returns how files are read."""
-        return Reading(_pair(self.value_range), _pair(self.float_range))
+        ranges = _pair(self.value_range), _pair(self.float_range)
+        return Reading(*ranges, self.max_pixels, self.truncated)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values; without defaults of keys that earlier versions refuse."""
+        content = asdict(self)
+        for name, usual in (("max_pixels", MAX_PIXELS), ("truncated", False)):
+            if content[name] == usual:
+                del content[name]
+        return content
 
 
 def _pair(limits: Sequence[float] | None) -> tuple[float, float] | None:

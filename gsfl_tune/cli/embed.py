@@ -74,7 +74,7 @@ class Embed(Command):
 
 
 def _open(path: str, overrides: list[str], bundle: Bundle, on_error: OnError) -> Images:
-    from gsfl_tune.embed import images_at, images_of_dataset
+    from gsfl_tune.embed import UNBOXED, images_at, images_of_dataset
     from gsfl_tune.experiment import UserError
     from gsfl_tune.export import ImageError
 
@@ -83,11 +83,15 @@ def _open(path: str, overrides: list[str], bundle: Bundle, on_error: OnError) ->
             raise UserError(f"--set: found {path}, allowed with an experiment file (.yaml) only")
         return images_at(bundle, path, on_error)
     from gsfl_tune.data import prepare
+    from gsfl_tune.data.labelled_images import as_trained
     from gsfl_tune.experiment import Experiment
 
-    how = bundle.preprocessing
-    config = Experiment.load(path, overrides).defaults().data.model_copy(update={"fit": how.fit})
+    how, trained = bundle.preprocessing, bundle.config.get("data", {})
+    config = as_trained(Experiment.load(path, overrides).defaults().data, trained, how.fit)
     dataset = prepare(config.model_copy(update={"shots": None}), side=how.side, reading=how.reading)
     for image in dataset.broken:
         on_error(ImageError(f"{image.path}: {image.reason}"))
-    return images_of_dataset(dataset)
+    images = images_of_dataset(dataset)
+    if trained.get("crop") == "box" and config.crop == "none":
+        images.notices = [*images.notices, UNBOXED]
+    return images

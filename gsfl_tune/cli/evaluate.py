@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import FINISHED, Command, add_engine, add_overrides, showing
+from gsfl_tune.cli._targets import refuse_file, refuse_folder
 
 if TYPE_CHECKING:
     from gsfl_tune.data.labelled_images import LabelledImages
@@ -62,17 +64,19 @@ class Evaluate(Command):
         """Evaluates, prints the metrics and writes the requested files."""
         with showing("loading PyTorch and the bundle", short=True) as display:
             from gsfl_tune.activity import activity
-            from gsfl_tune.evaluation import evaluate
-            from gsfl_tune.experiment import UserError
+            from gsfl_tune.bundles import read_description
+            from gsfl_tune.evaluation import evaluate, training_images_told
             from gsfl_tune.export.engine import Engine, load_for
 
-            if args.html is not None and args.html.is_dir():
-                raise UserError(f"--html {args.html}: is a directory, allowed is a file")
-            if args.csv is not None and args.csv.exists() and not args.csv.is_dir():
-                raise UserError(f"--csv {args.csv}: is a file, allowed is a directory")
+            if args.html is not None:
+                refuse_file("--html", args.html)
+            if args.csv is not None:
+                refuse_folder("--csv", args.csv)
             engine = Engine.of(args.engine, args.precision)
             bundle = load_for(engine, args.bundle)
             data = _open(args.data, args.overrides, bundle)
+            told = training_images_told(read_description(bundle.path).get("trained_on", {}), data)
+            data = replace(data, notices=[*data.notices, *told])
             for notice in data.notices:
                 display.say(notice)
             for image in data.broken:
@@ -135,7 +139,9 @@ def _lines(found: Evaluation) -> Iterator[str]:
 
 def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
     from gsfl_tune.data.labelled_images import (
+        UNBOXED,
         LabelledImages,
+        as_trained,
         open_for_evaluation,
         unlabelled_told,
     )
@@ -143,19 +149,26 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
 
     side, fit = bundle.preprocessing.side, bundle.preprocessing.fit
     reading = bundle.preprocessing.reading
+    trained = bundle.config.get("data", {})
     if not path.endswith((".yaml", ".yml")):
         if overrides:
             raise UserError(f"--set: found {path}, allowed with an experiment file (.yaml) only")
-        trained = bundle.config["data"]
         margin = trained["crop_margin"] if trained.get("crop") == "box" else None
         return open_for_evaluation(path, side, fit, reading=reading, margin=margin)
     from gsfl_tune.data import prepare
     from gsfl_tune.experiment import Experiment
 
-    config = Experiment.load(path, overrides).defaults().data.model_copy(update={"fit": fit})
+    config = as_trained(Experiment.load(path, overrides).defaults().data, trained, fit)
     dataset = prepare(config, side=side, parts=("test",), reading=reading)
     unlabelled = dataset.unlabelled_test
-    notices = [*dataset.notices, *unlabelled_told(unlabelled, len(dataset.test))]
+    unboxed = [UNBOXED] if trained.get("crop") == "box" and config.crop == "none" else []
+    told = unlabelled_told(unlabelled, len(dataset.test))
     return LabelledImages(
-        dataset.test, dataset.classes, "test", dataset.broken_test, notices, unlabelled
+        dataset.test,
+        dataset.classes,
+        "test",
+        dataset.broken_test,
+        [*dataset.notices, *unboxed, *told],
+        unlabelled,
+        drawn_from=dataset.trained_on(validation=True),
     )

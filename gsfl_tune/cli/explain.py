@@ -56,6 +56,7 @@ class Explain(Command):
 
         with showing("loading PyTorch and the bundle", short=True) as display:
             from gsfl_tune.activity import activity
+            from gsfl_tune.data.sources._names import as_utf8
             from gsfl_tune.explain import explain
             from gsfl_tune.export import load_bundle
 
@@ -71,9 +72,9 @@ class Explain(Command):
                 )
         if args.json:
             content = [asdict(explanation) for explanation in explanations]
-            print(json.dumps(content, indent=2, ensure_ascii=False))
+            print(as_utf8(json.dumps(content, indent=2, ensure_ascii=False)))
         elif explanations:
-            print("\n\n".join(_text(explanation) for explanation in explanations))
+            print(as_utf8("\n\n".join(_text(explanation) for explanation in explanations)))
         if not bundle.has_shared:
             print(_why_no_shared(bool(bundle.groups)), file=sys.stderr)
         if len(errors) == len(args.images) and all(error.missing for error in errors):

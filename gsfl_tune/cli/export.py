@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gsfl_tune.cli._base import FINISHED, Command, showing
+from gsfl_tune.cli._targets import refuse_folder
 from gsfl_tune.experiment.units import decimal_size
 
 
@@ -140,6 +141,7 @@ class Export(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Exports, prints the table and lists what was written."""
+        refuse_folder("OUT", args.out)
         with showing("loading PyTorch and the run", stderr=False) as display:
             out = self._export(args, display.say)
         from gsfl_tune.bundles.reading import read_description

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from gsfl_tune.data.class_embeddings import has_embeddings, read_class_embedding
 from gsfl_tune.data.class_text import read_class_texts
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, Progress
 from gsfl_tune.data.decoded_files import DecodedFiles
+from gsfl_tune.data.digests import digest_of_images
 from gsfl_tune.data.duplicates import Duplicates, find_duplicates, near_sets
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import belonging, find_grouping
@@ -310,14 +311,11 @@ class Dataset:
             images, whatever their order and labels; ``validation``.
         """
         parts = {"images": self._source.originals, "test": self.split.test.tolist()}
-        digests = {name: self._digest_of(positions) for name, positions in parts.items()}
+        digests = {
+            name: digest_of_images(self._identities[position] for position in positions)
+            for name, positions in parts.items()
+        }
         return {**digests, "validation": validation and self._config.shots is None}
-
-    def _digest_of(self, positions: Iterable[int]) -> str:
-        state = hashlib.blake2b(digest_size=16)
-        for identity in sorted({self._identities[position] for position in positions}):
-            state.update(identity)
-        return state.hexdigest()
 
     @property
     def broken(self) -> list[BrokenImage]:

@@ -64,6 +64,18 @@ class _Seen(NamedTuple):
     marked: bool = False
 
 
+def digest_of_images(identities: Iterable[bytes]) -> str:
+    """Returns the digest of a set of images, whatever their order.
+
+    Args:
+        identities: Identity of each image, see `Geometry.identities`.
+    """
+    state = hashlib.blake2b(digest_size=DIGEST_SIZE)
+    for identity in sorted(set(identities)):
+        state.update(identity)
+    return state.hexdigest()
+
+
 def read_contents(source: Source, cache: Path) -> Contents:
     """Reads the digest and the extreme values of every image of a source.
 

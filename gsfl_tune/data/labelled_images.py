@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from gsfl_tune.cache.entries import cache_directory
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
-from gsfl_tune.data.digests import read_contents
+from gsfl_tune.data.digests import digest_of_images, read_contents
 from gsfl_tune.data.image_file import PLAIN, Fit, Reading
 from gsfl_tune.data.marks import MADE
 from gsfl_tune.data.sources import Part, Source, create_source, detect_source
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
+
+UNBOXED = "the bundle was trained on boxes cut out of images; these have none, and are scored whole"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class LabelledImages:
         notices: Messages that are not errors, such as on images without a label.
         unlabelled: Number of images of this part that have no label; they are not in `images`.
         contents: Digest of the bytes of each of `images`; empty where they were not read for this.
+        drawn_from: ``images`` and ``test``: digests of all images of the source, and of those that
+            are scored, as `Dataset.trained_on` has them; empty if unknown.
     """
 
     images: DecodedImages
@@ -40,6 +44,7 @@ class LabelledImages:
     notices: list[str]
     unlabelled: int = 0
     contents: list[bytes] = field(default_factory=list)
+    drawn_from: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_for_evaluation(
@@ -73,10 +78,7 @@ def open_for_evaluation(
     cache = cache_dir or cache_directory()
     source = create_source(config, cache, scoring=True)
     if margin is not None and not any(sample.box for sample in source.samples):
-        source.notices.append(
-            "the bundle was trained on boxes cut out of images; these have none, and are scored "
-            "whole"
-        )
+        source.notices.append(UNBOXED)
         margin = None
     # A test folder alone is enough here; missing training images are not a problem.
     if source.problems and not source.samples:
@@ -130,7 +132,8 @@ def _decode(
             f"found synthetic images alone ({len(marked):,}, such as {path}), allowed are others: "
             "a score on images that a model has made says nothing"
         )
-    file = decode_once(source, positions, geometry.identities(source, digests), geometry, cache)
+    identities = geometry.identities(source, digests)
+    file = decode_once(source, positions, identities, geometry, cache)
     rows = np.array(
         [row for row, reason in enumerate(file.reasons) if reason is None], dtype=np.int64
     )
@@ -159,6 +162,12 @@ def _decode(
         [*source.told(), *source.problems, *unlabelled_told(unlabelled, len(positions))],
         unlabelled,
         [digests[positions[row]] for row in rows.tolist()],
+        {
+            "images": digest_of_images(
+                each for place, each in enumerate(identities) if place not in contents.marked
+            ),
+            "test": digest_of_images(identities[position] for position in positions),
+        },
     )
 
 
@@ -167,3 +176,29 @@ def unlabelled_told(unlabelled: int, labelled: int) -> list[str]:
     if not unlabelled:
         return []
     return [f"{unlabelled:,} of {labelled + unlabelled:,} images have no label and are not scored"]
+
+
+def as_trained(
+    config: DataConfig, trained: Mapping[str, Any], fit: Fit, cache_dir: Path | None = None
+) -> DataConfig:
+    """Returns a configuration that cuts images as those of a bundle were cut.
+
+    Args:
+        config: The section ``data`` of an experiment.
+        trained: That of the bundle.
+        fit: How the images of the bundle became squares.
+        cache_dir: Root of the node's caches.
+
+    Returns:
+        For a bundle that was trained on boxes ``crop`` is ``box`` with its margin, or ``none``
+        where the images have no boxes.
+    """
+    config = config.model_copy(update={"fit": fit})
+    if trained.get("crop") != "box":
+        return config
+    margin = trained["crop_margin"]
+    boxed = config.model_copy(update={"crop": "box", "crop_margin": margin})
+    source = create_source(boxed, cache_dir or cache_directory(), scoring=True)
+    if any(sample.box for sample in source.samples):
+        return boxed
+    return config.model_copy(update={"crop": "none"})

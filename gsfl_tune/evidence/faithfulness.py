@@ -152,7 +152,7 @@ def blurred(image: Tensor) -> Tensor:
 
 
 def _values(probability: Probability, images: Tensor) -> NDArray[np.float64]:
-    parts = [probability(part).double().cpu() for part in images.split(_BATCH)]
+    parts = [probability(part).cpu().double() for part in images.split(_BATCH)]
     return np.asarray(torch.cat(parts).numpy())
 
 

@@ -127,7 +127,7 @@ def enlarged(maps: Tensor, size: int) -> NDArray[np.float32]:
 
 def overlap(first: Tensor, second: Tensor) -> NDArray[np.float64]:
     """Correlates two maps (B, h, w) over positions, for each image on which both vary."""
-    a, b = (each.flatten(1).double().cpu() for each in (first, second))
+    a, b = (each.flatten(1).cpu().double() for each in (first, second))
     a, b = (each - each.mean(dim=1, keepdim=True) for each in (a, b))
     norms = a.norm(dim=1) * b.norm(dim=1)
     vary = norms > 1e-12

@@ -121,13 +121,15 @@ class Builder:
             name: Name of the file; default: that of the format.
 
         Raises:
-            UserError: If the network cannot be exported with a dynamic batch size.
+            UserError: If the network cannot be exported with a dynamic batch size, or has numbers
+                that fp16 does not hold.
         """
         path = self._folder / (name or files.MODELS[self.options.format])
         if self.options.format == "safetensors":
             state = network.inference_state()
             if precision == "fp16":
                 state = {k: t.half() if t.is_floating_point() else t for k, t in state.items()}
+                _refuse_infinite(state)
             path.write_bytes(files.tensor_bytes(dict(state)))
             return Built(path)
         inside = self.options.preprocess
@@ -187,6 +189,15 @@ class Builder:
             openvino_file.write_model(built.program, built.path, half=half, entries=entries)
 
 
+def _refuse_infinite(state: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.isinf().any():
+            raise UserError(
+                f"--precision fp16: {name} has numbers above 65,504, the largest of fp16; allowed: "
+                "fp32"
+            )
+
+
 def compare(runtime: Runtime, network: Network | Ensemble, images: RunImages) -> Parity:
     """Compares a file with PyTorch on validation images.
 
@@ -222,4 +233,17 @@ def require_parity(parity: Parity, options: Options) -> None:
         raise UserError(
             f"--format {options.format}: outputs differ by {largest:.1e} from PyTorch's on "
             f"{parity.images} validation images, allowed {parity.limit:.0e}; nothing was written"
+        )
+
+
+def require_numbers(parity: Parity, options: Options) -> None:
+    """Refuses a file whose answers are not finite: a network may not fit into fp16.
+
+    Raises:
+        UserError: If a difference is no number.
+    """
+    if not np.isfinite([parity.probabilities, parity.logits or 0.0]).all():
+        raise UserError(
+            f"--precision {options.precision}: the network does not fit, its answers are not "
+            "numbers; allowed: fp32; nothing was written"
         )

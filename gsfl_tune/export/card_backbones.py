@@ -13,7 +13,8 @@ def streams(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns each backbone with its weights; bundles of earlier versions have one."""
     found = [(settings["backbone"], settings["weights"])]
     second = settings.get("backbone_b", "none")
-    if joined_names(settings["backbone"], second, settings["pooling"]) != settings["backbone"]:
+    first, pooling = settings["backbone"], settings.get("pooling", "")
+    if joined_names(first, second, pooling) != first:
         found.append((second, settings.get("weights_b") or settings["weights"]))
     return found
 

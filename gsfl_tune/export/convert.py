@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ from gsfl_tune.cores import usable_cores
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import measure
-from gsfl_tune.export.build import Builder, Built, Parity, compare, require_parity
+from gsfl_tune.export.build import (
+    Builder,
+    Built,
+    Parity,
+    compare,
+    require_numbers,
+    require_parity,
+)
 from gsfl_tune.export.bundle import load_bundle
 from gsfl_tune.export.card import export_section
 from gsfl_tune.export.images import RunImages
@@ -162,7 +169,7 @@ def convert(
                 "name": bundle.config["name"],
                 "classes": bundle.classes,
                 "groups": bundle.groups,
-                "preprocessing": asdict(bundle.preprocessing),
+                "preprocessing": bundle.preprocessing.to_json(),
                 "export": info,
                 "calibration": description.get("calibration", {}),
             },
@@ -224,6 +231,7 @@ def _build(work: _Work) -> tuple[Built, Parity]:
     )
     if options.precision == "fp32":
         require_parity(parity, options)
+    require_numbers(parity, options)
     work.measure(name, runtime, built.bytes)
     return built, parity
 
@@ -291,11 +299,13 @@ def _write(
 
     program = None
     if info["format"] != "safetensors":
+        how = description["preprocessing"]
         program = reader(
             info["format"],
             preprocess=info["preprocess"],
-            fit=description["preprocessing"]["fit"],
+            fit=how["fit"],
             quantised=info["precision"] == "int8",
+            ranged=bool(how.get("value_range") or how.get("float_range")),
         )
     section = export_section(info, rows, program)
 
@@ -307,7 +317,7 @@ def _write(
         (folder / files.CONFIG).write_bytes(files.json_bytes(content))
         (folder / files.CARD).write_text(f"{card.rstrip()}\n\n{section}")
 
-    files.replace_directory(out, fill)
+    files.fill_directory(out, fill)
 
 
 def _input(bundle: Bundle, options: Options) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.export.graph import Deployed, require_dynamic
@@ -84,10 +85,15 @@ def write_program(program: ExportedProgram, path: Path, entries: Mapping[str, An
     """Writes a ``.pt2`` file.
 
     Args:
-        program: The program.
+        program: The program; it forgets which lines of code made it.
         path: The file.
         entries: Stored inside as ``metadata.json``, see `torch.export.load` (``extra_files``).
     """
+    # The lines of code that made each node name folders of this machine.
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
     content = json.dumps(dict(entries), ensure_ascii=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -81,7 +81,8 @@ def fetch(place: HubPlace) -> tuple[Path, HubPlace]:
     from huggingface_hub import HfApi
 
     if place.revision is not None and _COMMIT.fullmatch(place.revision):
-        folder = _cached(place)
+        with problems(place):
+            folder = _cached(place)
         if folder is not None:
             return folder, place
     with problems(place), activity(f"downloading {place}"), _without_bars():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.experiment.heads import HEADS
+from gsfl_tune.export.card_backbones import streams
 from gsfl_tune.models.licences import UNKNOWN, licence
 
 # Identifiers that the hub knows and that weights of backbones have; any other is `other` with a
@@ -61,23 +62,33 @@ def card_metadata(
         library_name="gsfl-tune",
         pipeline_tag="image-classification",
         tags=_tags(description),
-        base_model=_base_model(settings["backbone"], settings["weights"]),
+        base_model=_base_models(streams(settings)),
         metrics=[metric for metric in ("accuracy",) if results],
         # The hub lists results under a name of their own.
         model_name=name if results else None,
         eval_results=results or None,
-        **_licence(settings["backbone"], settings["weights"], chosen),
+        **_licence(streams(settings), chosen),
     )
     return str(data.to_yaml())
 
 
-def _licence(backbone: str, weights: str, chosen: str | None) -> dict[str, Any]:
-    name = chosen or licence(backbone, weights).name
+def _licence(backbones: Sequence[tuple[str, str]], chosen: str | None) -> dict[str, Any]:
+    name = chosen or _name_of_all(backbones)
     if name is None:  # random weights, or somebody's file: the publisher's to say
         return {}
     if name.lower() in KNOWN_LICENCES:
         return {"license": name.lower()}
     return {"license": "other", "license_name": name}
+
+
+def _name_of_all(backbones: Sequence[tuple[str, str]]) -> str | None:
+    """Returns the licence of all pretrained weights, or names each where they differ."""
+    pretrained = [(name, weights) for name, weights in backbones if weights != "none"]
+    names = {licence(name, weights).name for name, weights in pretrained}
+    known = sorted(name for name in names if name is not None)
+    if not known or len(known) < len(names):
+        return None
+    return UNKNOWN if UNKNOWN in known else " and ".join(known)
 
 
 def _tags(description: Mapping[str, Any]) -> list[str]:
@@ -91,6 +102,12 @@ def _tags(description: Mapping[str, Any]) -> list[str]:
         "timm",
         export.get("format", "safetensors").replace("torch-export", "torch.export"),
     ]
+
+
+def _base_models(backbones: Sequence[tuple[str, str]]) -> str | list[str] | None:
+    found = (_base_model(name, weights) for name, weights in backbones)
+    names = list(dict.fromkeys(name for name in found if name is not None))
+    return names if len(names) > 1 else next(iter(names), None)
 
 
 def _base_model(backbone: str, weights: str) -> str | None:

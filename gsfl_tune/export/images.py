@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gsfl_tune.activity import activity
 from gsfl_tune.bundles.preprocessing import Preprocessing
+from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.data import Dataset, DecodedImages, prepare
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.experiment.data_config import DataConfig
@@ -48,7 +49,7 @@ class RunImages:
             cache_dir: Root of the node's caches.
 
         Raises:
-            UserError: If they are gone or differ.
+            UserError: If they are gone, or their test part or classes differ.
         """
         section: dict[str, Any] = dict(bundle.config["data"])
         if path is not None:
@@ -64,10 +65,10 @@ class RunImages:
                 f"{error}\nthe export needs the images of the run for comparison and calibration: "
                 "--data PATH says where they are now"
             ) from error
-        if dataset.classes != bundle.classes:
+        problem = _difference(bundle, dataset)
+        if problem is not None:
             raise UserError(
-                f"{section.get('path')}: other classes than those of the bundle; allowed: the "
-                "images of the run"
+                f"{section.get('path')}: {problem}; allowed: the images of the run, unchanged"
             )
         return cls(dataset, bundle.preprocessing)
 
@@ -129,3 +130,19 @@ class RunImages:
         if part == "validation":
             return self.dataset.pool, self.validation
         return self.dataset.test, np.arange(len(self.dataset.test), dtype=np.int64)
+
+
+def _difference(bundle: Bundle, dataset: Dataset) -> str | None:
+    """Says in what images differ from those of a bundle's run; None if they are the same."""
+    classes = "other classes than those of the bundle"
+    seen = read_description(bundle.path).get("trained_on")
+    if seen is None:  # of an earlier version
+        return None if dataset.classes == bundle.classes else classes
+    if dataset.trained_on(validation=True)["test"] != seen["test"]:
+        return "other test images than those of the run, some of which it may have been trained on"
+    # Names may have been edited in the bundle. A class that is elsewhere has another number.
+    places = {name: place for place, name in enumerate(bundle.classes)}
+    same = all(places.get(name, place) == place for place, name in enumerate(dataset.classes))
+    if len(dataset.classes) != len(bundle.classes) or not same:
+        return classes
+    return None

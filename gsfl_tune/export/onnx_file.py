@@ -35,6 +35,11 @@ def write_onnx(module: Deployed, path: Path) -> None:
         ) from error
     # The exporter does not report when code fixes the batch size in the file.
     require_dynamic("onnx", batch_sizes(program))
+    # The lines of code that made each node name folders of this machine.
+    graphs = (program.model.graph, *program.model.functions.values())
+    for node in (node for graph in graphs for node in graph.all_nodes()):
+        for key in [key for key in node.metadata_props if key.startswith("pkg.torch.")]:
+            del node.metadata_props[key]
     program.save(str(path), external_data=False)
 
 

@@ -10,10 +10,12 @@ from typing import Any
 from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.export.bundle import bundle_from_network
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import Outcome, Results, Score, read_results
-from gsfl_tune.training import CheckpointError, Training, Workspace
+from gsfl_tune.training import CheckpointError, NonFiniteLoss, Training, Workspace
+from gsfl_tune.training.out_of_memory import out_of_memory
 
 RULE = "fastest-within"
 
@@ -35,11 +37,11 @@ def parse_rule(words: list[str]) -> float:
 
 
 def choose(results: Results, points: float) -> dict[str, Any]:
-    """Returns the fastest trial of the front within `points` of the best accuracy.
+    """Returns the fastest trial of the front within `points` of the best first objective.
 
     Args:
         results: Results of a finished run.
-        points: Largest loss of accuracy, in percentage points.
+        points: Largest loss of the first objective (of accuracy, usually), in percentage points.
 
     Raises:
         UserError: If the search had one objective, or latency was none of them.
@@ -89,8 +91,11 @@ def picked_bundle(
     results = read_results(run.results_file)
     entry = choose(results, points)
     number = int(entry["trial"])
+    # `accuracy` of an entry is the first objective, whatever that is.
+    metric = metric_of(results.metric).name
+    spoken = metric.replace("_", " ")
     say(
-        f"picked trial {number}: validation accuracy {entry['accuracy']:.4f}, "
+        f"picked trial {number}: validation {spoken} {entry['accuracy']:.4f}, "
         f"{entry['latency_ms']:.2f} ms per image"
         + (
             " (unreliable: measured while the machine was busy, or never steady)"
@@ -113,7 +118,7 @@ def picked_bundle(
     metrics = training.scoring.of("test", training.predict("test"))
     outcome = Outcome(
         config=config.model_dump(mode="json"),
-        validation={"accuracy": Score.of([entry["accuracy"]])},
+        validation={metric: Score.of([entry["accuracy"]])},
         test=Score.table([metrics]),
         seeds=[training.seed],
         params=dict(entry["params"]),
@@ -159,7 +164,16 @@ def _trained(
         raise UserError(f"{error}; remove the file to train from the beginning") from error
     images = "the training images" if config.data.shots else "train + validation"
     say(f"training the picked trial on {images} for {training.total_epochs} epochs")
-    while not training.finished:
-        training.run_epoch()
-    training.save()
+    try:
+        while not training.finished:
+            training.run_epoch()
+            training.save()
+    except (NonFiniteLoss, RuntimeError, MemoryError) as error:
+        reason = str(error) if isinstance(error, NonFiniteLoss) else out_of_memory(error)
+        if reason is None:
+            raise
+        raise UserError(
+            f"--pick: trial {number} cannot be trained with seed {seed} ({reason}); allowed: other "
+            f"POINTS of {RULE}"
+        ) from error
     return training

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -46,11 +48,17 @@ class PredictionFile(ABC):
             self.columns.append("rejected")
         if target.is_dir():
             raise UserError(f"{target}: is a directory, allowed is the name of a file")
-        try:
+        with self._told():
             target.parent.mkdir(parents=True, exist_ok=True)
             self._open(self._part)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise UserError(f"{target}: cannot be written ({error.strerror})") from error
+            said = error.strerror or error
+            raise UserError(f"{self.target}: cannot be written ({said})") from error
 
     def add(self, prediction: Prediction) -> None:
         """Adds the row of an image."""
@@ -60,7 +68,8 @@ class PredictionFile(ABC):
             row += [name, value]
         if self._threshold:
             row.append(bool(prediction.unknown))
-        self._write(row)
+        with self._told():
+            self._write(row)
         self.rows += 1
 
     def __enter__(self) -> PredictionFile:
@@ -73,8 +82,12 @@ class PredictionFile(ABC):
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._close()
-            if error is None:
+            if error is not None:
+                with suppress(OSError, pa.ArrowException):  # of a full disk is told already
+                    self._close()
+                return
+            with self._told():
+                self._close()
                 os.replace(self._part, self.target)
         finally:
             self._part.unlink(missing_ok=True)
@@ -137,5 +150,5 @@ class ParquetFile(PredictionFile):
     def _flush(self) -> None:
         if self._waiting:
             columns = [list(column) for column in zip(*self._waiting, strict=True)]
-            self._writer.write_table(pa.table(columns, schema=self._schema))
             self._waiting = []
+            self._writer.write_table(pa.table(columns, schema=self._schema))

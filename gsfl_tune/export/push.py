@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ _FILES = (*files.REQUIRED, files.CARD, *_MODELS, files.SHARED, files.NEIGHBOURS)
 # What the hub itself puts into a repository.
 _OF_THE_HUB = {".gitattributes", files.CARD}
 _MAIN = "main"
+# Paths that name a folder of this machine in another way.
+_PLACE = re.compile(r"~[\w.-]*/|\$(\w+|\{\w+\})/|file:", re.IGNORECASE)
+# User and password of a URL, and its query.
+_USER = re.compile(r"://[^/\s]*@")
+_QUERY = re.compile(r"(://[^\s?]*)\?\S*")
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ def push(
 ) -> Pushed:
     """Publishes a bundle as a model on the hub, in one commit.
 
-    Absolute paths in its configuration and results become their last part. The token is read by
+    Paths of this machine in its configuration and results become their last part, and URLs lose
+    user, password and query. The token is read by
     the hub's client: from ``HF_TOKEN``, or what ``hf auth login`` left.
 
     Args:
@@ -161,11 +168,18 @@ def _card(text: str, folder: Path, description: dict[str, Any], licence: str | N
 
 
 def without_places(content: Any) -> Any:
-    """Replaces absolute paths by their last part: nobody else has these folders."""
+    """Replaces paths of this machine by their last part, and drops secrets of URLs.
+
+    Nobody else has these folders; user, password and query of an address are for its owner alone.
+    """
     if isinstance(content, dict):
         return {key: without_places(value) for key, value in content.items()}
     if isinstance(content, list):
         return [without_places(value) for value in content]
-    if isinstance(content, str) and Path(content).is_absolute():
-        return Path(content).name
-    return content
+    return _public(content) if isinstance(content, str) else content
+
+
+def _public(text: str) -> str:
+    if Path(text).is_absolute() or _PLACE.match(text):
+        return Path(text).name
+    return _QUERY.sub(r"\1", _USER.sub("://", text))

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-_SQUARE = """\
+_OPENED = """\
 side = preprocessing["side"]
 image = ImageOps.exif_transpose(Image.open("image.jpg"))
+"""
+
+_SIXTEEN_BITS = """\
 if image.mode.startswith("I;16"):  # 16-bit grey
     image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+"""
+
+# Equals `gsfl_tune.data.load_image` with the range of the run.
+_RANGED = """\
+if image.mode[0] in "IF":  # deep grey: 16 or 32 bits
+    known = (0, 65535) if image.mode.startswith("I;16") else preprocessing["float_range"]
+    low, high = preprocessing["value_range"] or known
+    values = np.nan_to_num(np.asarray(image).astype(np.float64), nan=0, posinf=0, neginf=0)
+    values = np.rint((values - low) * (255 / (high - low)))
+    image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+"""
+
+_RGB = """\
 if image.has_transparency_data:  # as in training: on white
     image = image.convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -77,7 +93,14 @@ session = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32
 _HEADS = {"onnx": _ONNX, "torch-export": _PROGRAM, "openvino": _OPENVINO}
 
 
-def reader(format: str, *, preprocess: bool, fit: str = "crop", quantised: bool = False) -> str:
+def reader(
+    format: str,
+    *,
+    preprocess: bool,
+    fit: str = "crop",
+    quantised: bool = False,
+    ranged: bool = False,
+) -> str:
     """Returns a program that prints the class of ``image.jpg``.
 
     Args:
@@ -85,11 +108,12 @@ def reader(format: str, *, preprocess: bool, fit: str = "crop", quantised: bool 
         preprocess: Whether the file does the preprocessing itself.
         fit: How an image becomes a square.
         quantised: Whether a ``.pt2`` file holds int8 operations.
+        ranged: Whether the preprocessing says which values of deep grey images are black and white.
     """
     head = _HEADS[format]
     if format == "torch-export" and quantised:
         head = head.replace("import torch\n", "import torch\nimport torchao.quantization.pt2e\n")
-    lines = head + _SQUARE + _FITS[fit]
+    lines = head + _OPENED + (_RANGED if ranged else _SIXTEEN_BITS) + _RGB + _FITS[fit]
     lines += "images = square[None].copy()\n" if preprocess else _NORMALISED
     if format == "onnx":
         lines += 'outputs = session.run(None, {"images": images})[0][0]\n'

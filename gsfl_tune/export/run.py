@@ -14,6 +14,7 @@ from gsfl_tune.bundles.architecture import shared_tensors
 from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.bundle import load_bundle
+from gsfl_tune.export.hub import fetch, hub_place
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.neighbour_tensors import neighbour_tensors
 from gsfl_tune.export.options import Options
@@ -32,7 +33,7 @@ def write_best_training(
     """Writes what the bundle leaves out: shared encoder, decoder and class centres.
 
     Args:
-        directory: ``RUN/best-training``.
+        directory: ``RUN/best-training``; an earlier one is replaced, or removed.
         network: The network that the bundle was written from.
         centers: Its class centres.
 
@@ -42,10 +43,12 @@ def write_best_training(
     tensors: dict[str, Tensor] = shared_tensors(network)
     if centers is not None:
         tensors |= {f"centers.{name}": tensor for name, tensor in centers.state_dict().items()}
+    directory = Path(directory)
     if not tensors:
+        # That of an earlier winner would pass for this one's.
+        shutil.rmtree(directory, ignore_errors=True)
         return None
     data = files.tensor_bytes(tensors)
-    directory = Path(directory)
 
     def fill(folder: Path) -> None:
         (folder / files.SHARED).write_bytes(data)
@@ -73,7 +76,7 @@ def export_run(
     Everything else is converted and measured, see `gsfl_tune.export.convert`.
 
     Args:
-        run: The run directory; or a bundle, such as one that was adapted.
+        run: The run directory; or a bundle, such as one that was adapted, or one of the hub.
         out: The directory to write; it must be missing or empty.
         with_shared: Also export shared encoder, decoder and centres (``shared.safetensors``).
         options: Format, precision and size; default: a copy.
@@ -102,6 +105,9 @@ def export_run(
     if options.ensemble and (pick is not None or best_of_all):
         other = "--best-of-all" if best_of_all else "--pick"
         raise UserError(f"--ensemble: found with {other}, allowed for the winner of a run")
+    place = hub_place(run)
+    if place is not None:
+        run, _ = fetch(place)
     directory, out = RunDirectory(run), Path(out)
     if not directory.path.is_dir():
         raise UserError(f"{run}: no such run directory")
@@ -155,7 +161,7 @@ def export_run(
                 (folder / name).write_bytes(data)
             (folder / files.CONFIG).write_bytes(files.json_bytes(description))
 
-    files.replace_directory(out, fill)
+    files.fill_directory(out, fill)
     return out
 
 

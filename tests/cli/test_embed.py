@@ -15,6 +15,8 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from gsfl_tune.bundles.architecture import Architecture
+from gsfl_tune.embed import Images, embed
+from gsfl_tune.experiment import UserError
 from gsfl_tune.export import bundle_from_network, load_bundle, shared_tensors, write_bundle
 from tests.export.conftest import CLASSES, GROUPS, SIDE
 
@@ -238,3 +240,58 @@ def test_a_table_that_cannot_be_read_is_no_image(command, bundle_path, tmp_path)
     assert answer.code == 2
     assert "birds.parquet" in answer.err
     assert "without labels" not in answer.err
+
+
+def test_an_experiment_has_features_of_boxes_as_the_bundle_was_trained(
+    command, network, config, tmp_path
+):
+    """Whatever the file says of boxes; where the images have none, that is said."""
+    lines = ["file_name,label,x,y,width,height"]
+    (tmp_path / "pets").mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((80, 50)).save(tmp_path / "pets" / f"{number}.png")
+        lines += [f"{number}.png,{name},{x},0,40,50" for name, x in (("ant", 0), ("bee", 40))]
+    (tmp_path / "pets" / "boxes.csv").write_text("\n".join(lines))
+    data = config.data.model_copy(update={"crop": "box", "crop_margin": 0.0})
+    boxed = config.model_copy(update={"data": data})
+    arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE, "metrics": {}}
+    bundle_from_network(tmp_path / "boxed", network, boxed, **arguments)
+    file = tmp_path / "pets.yaml"
+    file.write_text(f"name: pets\ndata: {{source: csv, path: '{tmp_path / 'pets/boxes.csv'}'}}\n")
+    answer = command("embed", tmp_path / "boxed", file, "-o", tmp_path / "a")
+    assert (answer.code, "trained on boxes" in answer.err) == (0, False), answer.err
+    command("embed", tmp_path / "boxed", tmp_path / "pets" / "boxes.csv", "-o", tmp_path / "b")
+    found, expected = (
+        pq.read_table(tmp_path / name).to_pandas().sort_values(["path", "label"]) for name in "ab"
+    )
+    assert len(found) == len(expected) == 16
+    assert np.stack(found["f"]) == pytest.approx(np.stack(expected["f"]), abs=1e-5)
+    (tmp_path / "pets" / "whole.csv").write_text(
+        "\n".join(["file_name,label", *(f"{n}.png,{CLASSES[n % 2]}" for n in range(8))])
+    )
+    file.write_text(f"name: pets\ndata: {{source: csv, path: '{tmp_path / 'pets/whole.csv'}'}}\n")
+    answer = command("embed", tmp_path / "boxed", file, "-o", tmp_path / "c")
+    assert (answer.code, "trained on boxes" in answer.err) == (0, True), answer.err
+
+
+def test_images_without_a_label_have_no_row_and_that_is_said(
+    command, bundle_path, folder, tmp_path
+):
+    files = sorted(folder.rglob("*.png"))
+    labels = [None if number < 2 else file.parent.name for number, file in enumerate(files)]
+    images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "birds.parquet")
+    answer = command("embed", bundle_path, tmp_path / "birds.parquet", "-o", tmp_path / "f")
+    assert answer.code == 0
+    assert pq.read_table(tmp_path / "f")["label"].to_pylist() == labels[2:]
+    assert "2 images have no label and so no row" in answer.err
+
+
+def test_images_that_cannot_be_read_are_no_fault_of_the_table(bundle_path, tmp_path):
+    def batches():
+        raise OSError(5, "Input/output error", "shard-0.tar")
+        yield
+
+    with pytest.raises(UserError, match=r"the images cannot be read .*shard-0\.tar"):
+        embed(load_bundle(bundle_path), Images(batches(), None, []), tmp_path / "f")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -162,3 +163,14 @@ def test_a_map_of_one_position_is_refused(command, bundle_path, images, tmp_path
     answer = command("explain", bundle_path, images[0], "-o", tmp_path / "maps")
     assert answer.code == 2
     assert "one position" in answer.err
+
+
+def test_names_that_are_not_utf_8_are_explained(process, half_bundle, images, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.png")
+    odd.write_bytes(images[1].read_bytes())
+    arguments = ["explain", half_bundle, odd, "-o", tmp_path / "maps", "--no-curves"]
+    answer = process(*arguments)
+    assert answer.code == 0, answer.err
+    assert "caf\ufffd.png" in answer.out
+    (found,) = json.loads(process(*arguments, "--json").out)
+    assert found["path"] == str(tmp_path / "caf\ufffd.png")

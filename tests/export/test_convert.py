@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from gsfl_tune.bundles.files import sha256
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import BundleError, Options, export_run, load_bundle
 from gsfl_tune.export import extras as extras_module
-from gsfl_tune.export.build import compare
+from gsfl_tune.export.build import Parity, compare, require_numbers
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.readers import reader
 from gsfl_tune.export.runtimes import ExportedRuntime, TorchRuntime
@@ -363,3 +364,18 @@ def test_regions_may_amplify_rounding(trained_run, cache_dir, recurrent, limit):
         found = compare(TorchRuntime(network, images.preprocessing), together, images)
         assert found.limit == limit
     assert not found.holds  # of one view and of two
+
+
+def test_numbers_that_fp16_does_not_hold_are_refused(trained_run, cache_dir, tmp_path):
+    run = RunDirectory(shutil.copytree(trained_run.path, tmp_path / "run"))
+    state = load_file(run.best / "model.safetensors")
+    state["head.classifier.bias"] += 70_000
+    save_file(state, run.best / "model.safetensors")
+    config = json.loads((run.best / "config.json").read_text())
+    config["sha256"]["model.safetensors"] = sha256((run.best / "model.safetensors").read_bytes())
+    (run.best / "config.json").write_text(json.dumps(config))
+    options = Options(precision="fp16", threads=1, seconds=0.0)
+    with pytest.raises(UserError, match=r"head\.classifier\.bias has numbers above 65,504"):
+        export_run(run.path, tmp_path / "out", options=options, cache_dir=cache_dir)
+    with pytest.raises(UserError, match="its answers are not numbers; allowed: fp32"):
+        require_numbers(Parity(64, float("nan"), None), options)

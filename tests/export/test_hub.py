@@ -14,7 +14,7 @@ import yaml
 
 from gsfl_tune.bundles import files
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import BundleError, load_bundle
+from gsfl_tune.export import BundleError, export_run, load_bundle
 from gsfl_tune.export.hub import hub_place
 from gsfl_tune.export.hub_metadata import card_metadata
 from gsfl_tune.export.push import push, without_places
@@ -228,3 +228,50 @@ def test_places_of_this_machine_are_none_of_the_hub(tmp_path):
     assert hub_place(tmp_path) is None
     assert hub_place("runs/best") is None
     assert str(hub_place("hf://a/b@v1.2")) == "hf://a/b@v1.2"
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        ("sftp://anna:secret@host/photos/*.parquet", "sftp://host/photos/*.parquet"),
+        ("ftp://anna:se@cret@host/x", "ftp://host/x"),
+        ("zip://a.csv::smb://anna:secret@host/a.zip", "zip://a.csv::smb://host/a.zip"),
+        ("https://host/x.parquet?X-Amz-Signature=secret", "https://host/x.parquet"),
+        ("data.path: sftp://u:secret@host/x is slow", "data.path: sftp://host/x is slow"),
+        ("~/photos/birds", "birds"),
+        ("~anna/birds", "birds"),
+        ("$HOME/birds", "birds"),
+        ("${DATA}/anna/birds", "birds"),
+        ("file:///home/anna/birds", "birds"),
+        ("s3://bucket/a@2x/*.parquet", "s3://bucket/a@2x/*.parquet"),
+        ("~5 % of a/b", "~5 % of a/b"),
+    ],
+)
+def test_secrets_of_addresses_and_folders_of_people_are_not_published(text, published):
+    assert without_places({"path": [text]}) == {"path": [published]}
+
+
+@pytest.mark.parametrize(
+    ("weights", "wanted"),
+    [
+        ({}, ("other", "apache-2.0 and cc-by-nc-4.0", ["timm/resnet18.a1_in1k", FCMAE])),
+        ({"weights_b": "none"}, ("apache-2.0", None, "timm/resnet18.a1_in1k")),
+        ({"weights_b": "some.pth"}, (None, None, "timm/resnet18.a1_in1k")),
+    ],
+)
+def test_the_licence_of_two_backbones_is_that_of_both(weights, wanted):
+    model = {"backbone": "resnet18.a1_in1k", "weights": "imagenet", "head": "plain"}
+    model |= {"backbone_b": "convnextv2_atto.fcmae", "pooling": "bilinear", **weights}
+    description = {"model": "winner", "experiment": {"model": model, "data": {}}}
+    about = yaml.safe_load(card_metadata(description, {}))
+    assert (about.get("license"), about.get("license_name"), about.get("base_model")) == wanted
+
+
+def test_a_name_that_no_model_has_is_told(hub):
+    with pytest.raises(UserError, match="no name of a model"):
+        load_bundle(f"hf://a..b/c@{'0' * 40}")
+
+
+def test_a_bundle_of_the_hub_is_exported(hub, pushed, bundle_path, tmp_path):
+    out = export_run(Path(f"hf://{OWNER}/zoo"), tmp_path / "out")
+    assert (out / files.MODEL).read_bytes() == (bundle_path / files.MODEL).read_bytes()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import export_run, load_bundle
 from gsfl_tune.export.pick import choose, parse_rule
+from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.results import Ensemble, read_results, write_results
+from gsfl_tune.training import NonFiniteLoss, Training
 from tests.report.conftest import make_results
 
 
@@ -46,21 +50,25 @@ def test_other_rules_are_refused(words):
     assert parse_rule(["fastest-within", "0.5"]) == 0.5
 
 
-def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path, squares):
-    import shutil
-
-    from gsfl_tune.run import RunDirectory
-
+def front_of_two(
+    trained_run, tmp_path, *, epochs: int = 1, metric: str = "validation/accuracy"
+) -> RunDirectory:
+    """The run, whose front has its winner and a faster trial that is not trained yet."""
     run = RunDirectory(shutil.copytree(trained_run.path, tmp_path / "run"))
     content = json.loads(run.experiment_file.read_text())
     content["model"]["latent_dim"] = 8
-    content["training"]["finetune"]["epochs"] = 1
+    content["training"]["finetune"]["epochs"] = epochs
     config = Config.model_validate(content).model_dump(mode="json")
-    results = make_results(pareto=[entry(7, 0.5, 1.0, config), entry(2, 0.9, 3.0)])
+    results = make_results(pareto=[entry(7, 0.5, 1.0, config), entry(2, 0.9, 3.0)], metric=metric)
     results = replace(results, winner=replace(results.winner, trial=2))
     results = replace(results, ensemble=Ensemble([1, 2], results.winner.test))
     write_results(run.results_file, results)
     assert read_results(run.results_file) == results
+    return run
+
+
+def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path, squares):
+    run = front_of_two(trained_run, tmp_path)
 
     said = []
     out = export_run(run.path, tmp_path / "fast", pick=50.0, cache_dir=cache_dir, say=said.append)
@@ -83,3 +91,51 @@ def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path,
     assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
     best = export_run(run.path, tmp_path / "best", pick=0.0, cache_dir=cache_dir)
     assert load_bundle(best, "cpu").config["model"]["latent_dim"] == 32
+
+
+def test_a_metric_that_is_not_accuracy_keeps_its_name(trained_run, cache_dir, tmp_path):
+    run = front_of_two(trained_run, tmp_path, metric="validation/macro_f1")
+    said = []
+    out = export_run(run.path, tmp_path / "out", pick=50.0, cache_dir=cache_dir, say=said.append)
+    assert "validation macro f1 0.5" in said[0]
+    validation = load_bundle(out, "cpu").metrics["winner"]["validation"]
+    assert validation.keys() == {"macro_f1"}
+    assert validation["macro_f1"]["mean"] == 0.5
+
+
+def test_a_choice_whose_training_was_stopped_goes_on(trained_run, cache_dir, tmp_path, monkeypatch):
+    run = front_of_two(trained_run, tmp_path, epochs=3)
+    train, trained = Training.run_epoch, []
+
+    def stopped(self):
+        if self.epoch == 2 and len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(self.epoch)
+        return train(self)
+
+    monkeypatch.setattr(Training, "run_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export_run(run.path, tmp_path / "out", pick=50.0, cache_dir=cache_dir)
+    trained.append("again")
+    export_run(run.path, tmp_path / "out", pick=50.0, cache_dir=cache_dir)
+    assert trained == [0, 1, "again", 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NonFiniteLoss("non-finite loss in epoch 1"), "non-finite loss in epoch 1"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "CUDA out of memory"),
+    ],
+)
+def test_a_choice_that_cannot_be_trained_is_told(
+    trained_run, cache_dir, tmp_path, monkeypatch, error, words
+):
+    run = front_of_two(trained_run, tmp_path)
+
+    def failing(self):
+        raise error
+
+    monkeypatch.setattr(Training, "run_epoch", failing)
+    with pytest.raises(UserError, match=f"trial 7 cannot be trained with seed 1 .{words}"):
+        export_run(run.path, tmp_path / "out", pick=50.0, cache_dir=cache_dir)

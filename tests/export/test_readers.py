@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
+from gsfl_tune.bundles.preprocessing import Preprocessing
+from gsfl_tune.data.image_file import load_square
 from gsfl_tune.export import Options, export_run, load_bundle
+from gsfl_tune.export.readers import reader
 from gsfl_tune.run import RunDirectory
 
 pytest.importorskip("onnxruntime")
@@ -130,3 +133,55 @@ def test_the_card_reads_the_file(
     printed = subprocess.run(command, capture_output=True, text=True, check=True)
     (said,) = json.loads(printed.stdout)
     assert said["probabilities"][0] == pytest.approx(max(answers[-1].values()), abs=INSIDE)
+
+
+def _square(path: Path, how: Preprocessing, ranged: bool) -> np.ndarray:
+    """What the program makes of a file, before it asks the model."""
+    lines = reader("onnx", preprocess=True, fit=how.fit, ranged=ranged)
+    lines = lines[lines.index("side = ") : lines.index("images = ")]
+    names: dict[str, Any] = {
+        "np": np, "Image": Image, "ImageOps": ImageOps, "preprocessing": how.to_json()
+    }  # fmt: skip
+    exec(lines.replace("image.jpg", str(path)), names)
+    return np.asarray(names["square"])
+
+
+@pytest.mark.parametrize(
+    ("ranges", "top", "kind"),
+    [
+        ({}, 65535, np.uint16),
+        ({"value_range": (0.0, 4095.0)}, 4095, np.uint16),
+        ({"value_range": (0.0, 4095.0)}, 5000, np.uint16),
+        ({"float_range": (0.0, 65535.0)}, 65535, np.uint16),
+        ({"float_range": (0.0, 3.5)}, 3.5, np.float32),
+        ({"value_range": (0.5, 2.0)}, 3.5, np.float32),
+        ({"float_range": (0.0, 3.5)}, 255, np.uint8),
+    ],
+)
+def test_deep_grey_images_are_read_as_by_the_bundle(
+    tmp_path: Path, ranges: dict[str, Any], top: float, kind: type
+) -> None:
+    values = np.random.default_rng(0).random((40, 40)) * top
+    file = tmp_path / ("image.png" if kind is not np.float32 else "image.tiff")
+    Image.fromarray(values.astype(kind)).save(file)
+    how = Preprocessing(32, 40, "crop", [0.5] * 3, [0.3] * 3, **ranges)
+    expected = load_square(file, how.side, how.fit, reading=how.reading)[0]
+    assert expected.std() > 20
+    np.testing.assert_array_equal(_square(file, how, bool(ranges)), expected)
+
+
+def test_the_card_knows_the_range_of_the_run(
+    trained_run: RunDirectory, cache_dir: Path, tmp_path: Path
+) -> None:
+    run = RunDirectory(shutil.copytree(trained_run.path, tmp_path / "run"))
+    config: dict[str, Any] = json.loads((run.best / "config.json").read_text())
+    config["preprocessing"]["value_range"] = [0, 4095]
+    (run.best / "config.json").write_text(json.dumps(config))
+    options = Options(format="onnx", preprocess=True, threads=1, seconds=0.0)
+    out = export_run(run.path, tmp_path / "out", options=options, cache_dir=cache_dir)
+    values = np.random.default_rng(0).integers(0, 4096, (8, 8)).astype(np.uint16)
+    Image.fromarray(values).resize((60, 60)).save(out / "image.jpg", format="PNG")
+    name, probability = _ask(_program(out), out)
+    (expected,) = load_bundle(out).predict([out / "image.jpg"], top=1)
+    assert name == expected.classes[0]
+    assert probability == pytest.approx(expected.probabilities[0], abs=INSIDE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.export.passes import move_to_device_pass
 from gsfl_tune.bundles.files import BundleError
 from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.experiment.errors import first_line
+from gsfl_tune.export.exported_file import METADATA
 from gsfl_tune.export.extras import require
 from gsfl_tune.export.runtimes._base import Runtime
 
@@ -31,7 +33,7 @@ class ExportedRuntime(Runtime):
 
     Raises:
         UserError: If torchao is needed and not installed.
-        BundleError: If torch cannot read the file, or it holds a pickle.
+        BundleError: If torch cannot read the file, or it holds more than a program and its tensors.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class ExportedRuntime(Runtime):
         if quantised:
             require(str(path), "torchao")
             import torchao.quantization.pt2e  # noqa: F401  (registers the operations)
-        refuse_pickles(path)
+        refuse_unexpected(path)
         device = device or torch.device("cpu")
         try:
             program = torch.export.load(path)
@@ -71,17 +73,40 @@ class ExportedRuntime(Runtime):
         return outputs
 
 
-def refuse_pickles(path: Path) -> None:
-    """Checks a ``.pt2`` archive before torch opens it, because torch would unpickle its parts.
+# What `torch.export.save` writes for one program. torch acts on further names: what lies below
+# `data/aotinductor/` it compiles or loads.
+_EXPECTED = re.compile(
+    r"data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|data/sample_inputs/model\.pt"
+    r"|models/model\.json"
+    rf"|extra/{re.escape(METADATA)}"
+    r"|archive_format|archive_version|version|byteorder"
+    r"|\.data/(version|serialization_id)|\.format_version|\.storage_alignment",
+    re.ASCII,
+)
+
+
+def refuse_unexpected(path: Path) -> None:
+    """Checks a ``.pt2`` archive before torch opens it, because torch acts on what is in it.
 
     Raises:
-        BundleError: If a part of it is a pickle of anything but plain tensors, or it is not such
-            an archive.
+        BundleError: If it holds anything but one program with plain tensors, holds something
+            twice, or is not such an archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                place = name.split("/", 1)[-1]
+            names = archive.namelist()
+            # Readers differ in which of two they take.
+            if len(set(names)) < len(names) or len({name.split("/")[0] for name in names}) > 1:
+                raise BundleError(f"{path}: holds names twice, allowed is one program")
+            for name in names:
+                place = name.partition("/")[2]
+                if not _EXPECTED.fullmatch(place):
+                    raise BundleError(
+                        f"{path}: found {name} in it, allowed are a program and its tensors, as "
+                        "`gsfl-tune export` writes them"
+                    )
                 if place.endswith("_config.json"):
                     entries = json.loads(archive.read(name))["config"].values()
                     if not all(map(_plain, entries)):
@@ -90,8 +115,6 @@ def refuse_pickles(path: Path) -> None:
                     data = archive.read(name)
                     if data:
                         torch.load(io.BytesIO(data), weights_only=True)
-                elif place.endswith((".pt", ".pkl")) or "custom_obj" in place:
-                    raise BundleError(f"{path}: {place} is a pickle, which is not loaded")
     except BundleError:
         raise
     except Exception as error:  # zip, JSON and torch have their own classes
