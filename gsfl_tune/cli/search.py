@@ -183,7 +183,7 @@ class Search(Command):
                 words += ["--wandb", args.wandb]
             for option in ("metrics", "traces"):
                 if getattr(args, option):
-                    words += [f"--{option}", getattr(args, option)]
+                    words += [f"--{option}", redacted(getattr(args, option))]
             progress.notice(
                 f"interrupted; nothing finished is lost. Continue with:\n  {shlex.join(words)}"
             )

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import FAILED, FINISHED, Command, showing
 from gsfl_tune.cli.search import add_trackers
 from gsfl_tune.experiment.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from gsfl_tune.run import RunDirectory
+    from gsfl_tune.search.observers.tracking import Tracker
 
 
 class Track(Command):
@@ -34,7 +40,7 @@ class Track(Command):
     def run(self, args: argparse.Namespace) -> int:
         """Sends the run and prints how much was sent."""
         from gsfl_tune.run import RunDirectory, run_lock
-        from gsfl_tune.search.observers.tracking import open_trackers, track_run, write_tensorboard
+        from gsfl_tune.search.observers.tracking import open_trackers
 
         if not (args.mlflow or args.wandb or args.tensorboard):
             raise UserError("nothing to do: give --mlflow URI, --wandb PROJECT or --tensorboard")
@@ -42,19 +48,30 @@ class Track(Command):
         if not run.manifest_file.is_file():
             raise UserError(f"{args.run_dir}: no such run directory")
         trackers = open_trackers(mlflow=args.mlflow, wandb=args.wandb)
-        with run_lock(run):
-            if args.tensorboard:
-                folder = write_tensorboard(run, lambda text: print(text, file=sys.stderr))
-                print(f"wrote {folder}; look at it with\n  tensorboard --logdir {args.run_dir}")
-            for tracker in trackers:
-                try:
-                    with showing(f"sending to {tracker.name}", short=True):
-                        count = track_run(run, [tracker])
-                except Exception as error:  # clients raise errors of any class
-                    text = first_line(error)
-                    for secret in tracker.secrets:
-                        text = text.replace(secret, "***")
-                    print(f"{tracker.name}: {text}", file=sys.stderr)
-                    return FAILED
-                print(f"{tracker.name}: {count} trials are up to date")
+        try:
+            with run_lock(run):
+                return self._send(run, trackers, args)
+        except OSError as error:
+            print(f"{args.run_dir}: {first_line(error)}", file=sys.stderr)
+            return FAILED
+
+    def _send(
+        self, run: RunDirectory, trackers: Sequence[Tracker], args: argparse.Namespace
+    ) -> int:
+        from gsfl_tune.search.observers.tracking import track_run, write_tensorboard
+
+        if args.tensorboard:
+            folder = write_tensorboard(run, lambda text: print(text, file=sys.stderr))
+            print(f"wrote {folder}; look at it with\n  tensorboard --logdir {args.run_dir}")
+        for tracker in trackers:
+            try:
+                with showing(f"sending to {tracker.name}", short=True):
+                    count = track_run(run, [tracker])
+            except Exception as error:  # clients raise errors of any class
+                text = first_line(error)
+                for secret in tracker.secrets:
+                    text = text.replace(secret, "***")
+                print(f"{tracker.name}: {text}", file=sys.stderr)
+                return FAILED
+            print(f"{tracker.name}: {count} trials are up to date")
         return FINISHED

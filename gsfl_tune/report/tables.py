@@ -16,7 +16,7 @@ from gsfl_tune.report.results import RunResults
 from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import Interval, Outcome, Results, Score
-from gsfl_tune.run.verdict import ahead, first_card
+from gsfl_tune.run.verdict import ahead, best_on_validation, first_card
 
 
 class ResultsView:
@@ -77,7 +77,10 @@ class ResultsView:
         lines += [Text(line) for line in utilisation_lines(self.run.utilisation)]
         if self.run.bundle:
             lines.append(_whole(f"Bundle: {self.run.bundle}"))
-        if self.run.run.best_simple.is_dir():
+        results = self.run.results
+        # A folder of an earlier end of the run may be left.
+        simpler = results is not None and best_on_validation(results) != "winner"
+        if simpler and self.run.run.best_simple.is_dir():
             lines.append(_whole(f"Better on validation: {self.run.run.best_simple}"))
         yield Group(*lines)
 

@@ -117,6 +117,16 @@ class RunDirectory:
         return self.path / "workers.jsonl"
 
     @property
+    def tracking_file(self) -> Path:
+        """Returns the data on the run's trackers: its id there, and what they have received."""
+        return self.path / "tracking.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Returns the folder of TensorBoard's files besides those of trials."""
+        return self.path / "tensorboard"
+
+    @property
     def best(self) -> Path:
         """Returns the bundle of the winner."""
         return self.path / "best"

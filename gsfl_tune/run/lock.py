@@ -26,17 +26,23 @@ def run_lock(run: RunDirectory, busy: str = _BUSY) -> Iterator[None]:
         busy: What the error says of a directory that another driver has.
 
     Raises:
-        UserError: When another process holds the lock.
+        UserError: When another process holds the lock, or the file system has no locks.
     """
     run.path.mkdir(parents=True, exist_ok=True)
     handle = os.open(run.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             _take(handle)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:
             owner = _owner(handle)
             raise UserError(
                 f"{run.path}: {busy}" + (f" (process {owner})" if owner else "")
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"{run.path}: its file system has no locks ({error.strerror}); put the run "
+                "directory into another one (`storage` keeps a copy of the run anywhere), or mount "
+                "it with locks (Lustre: -o flock)"
             ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

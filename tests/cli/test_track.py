@@ -43,3 +43,20 @@ def test_a_server_that_does_not_answer_is_a_failure_in_one_line(command, begun, 
     assert answer.err.startswith("MLflow: ")
     assert len(answer.err.splitlines()) == 1
     assert "hunter2" not in answer.err
+
+
+def test_a_run_that_cannot_be_written_is_a_failure_in_one_line(command, begun):
+    run = RunDirectory(begun)
+    write_json(run.manifest_file, {"format": 1, "seconds": {}})
+    # In the place of what it writes there is something else.
+    run.tensorboard.touch()
+    answer = command("track", begun, "--tensorboard")
+    assert answer.code == 1
+    assert len(answer.err.splitlines()) == 1
+    run.lock_file.unlink()
+    run.lock_file.mkdir()
+    answer = command("track", begun, "--tensorboard")
+    assert answer.code == 1
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"{begun}: ")
+    assert ".lock" in line

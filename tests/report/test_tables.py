@@ -244,3 +244,13 @@ def test_trials_of_several_folds_are_listed_with_their_error(under_way):
     page = render(read_run(under_way))
     assert "Sort by replicates" in page
     assert "0.0123" in page
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_simpler_bundle_that_is_left_over_is_not_called_better(begun, *, ahead):
+    run = RunDirectory(begun)
+    probe = Probe(scores(0.85), Difference(-0.01, Interval(-0.04, 0.02)), scores(0.9))
+    changes = {"probe": probe} if ahead else {}
+    write_results(run.results_file, make_results(metric="validation/accuracy", **changes))
+    run.best_simple.mkdir()
+    assert ("Better on validation" in text_of(begun)) == ahead

@@ -23,6 +23,8 @@ PATHS = {
     "evidence_file": "evidence.json",
     "evidence": "evidence",
     "utilisation_file": "utilisation.json",
+    "tracking_file": "tracking.json",
+    "tensorboard": "tensorboard",
     "workers_file": "workers.jsonl",
     "best": "best",
     "best_simple": "best-simple",

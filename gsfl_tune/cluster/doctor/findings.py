@@ -148,7 +148,7 @@ def _folders(name: str, answer: Mapping[str, Any]) -> Iterator[Finding]:
             f"the storage cannot be used: {storage['error']}",
             "give it the way there, credentials and endpoint (AWS_..., a role, a mounted folder)",
         )
-    elif storage and not storage["shared"]:
+    elif storage and not (storage["shared"] or storage["unknown"]):
         yield Finding(
             name,
             f"{storage['path']} is not the driver's storage",
@@ -189,7 +189,7 @@ def _folders(name: str, answer: Mapping[str, Any]) -> Iterator[Finding]:
         )
     else:
         yield from _free(name, f"for the run directory {where}", run["free"])
-        if not run["locks"]:
+        if run["locks"] is False:
             yield Finding(
                 name,
                 f"locks of other nodes do not hold in {where}",
@@ -213,6 +213,8 @@ def _data(
     name: str, answer: Mapping[str, Any], driver: Mapping[str, Any], nodes: Sequence[Node]
 ) -> Iterator[Finding]:
     for index, entry in enumerate(answer["data"]):
+        if entry["unknown"]:
+            continue
         if entry["error"]:
             yield Finding(
                 name,
@@ -221,7 +223,8 @@ def _data(
             )
             continue
         others = [driver, *(node.answer for node in nodes if node.answer)]
-        expected = next(e for e in (o["data"][index] for o in others) if not e["error"])
+        seen = (other["data"][index] for other in others)
+        expected = next(each for each in seen if not (each["error"] or each["unknown"]))
         if entry["files"] != expected["files"]:
             text = f"{entry['files']} files in {entry['path']}, the driver has {expected['files']}"
             yield Finding(name, text, "copy it again, or mount the same folder everywhere")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import secrets
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +15,7 @@ from gsfl_tune import plugins
 from gsfl_tune.activity import activity
 from gsfl_tune.cluster.doctor import probe
 from gsfl_tune.cluster.doctor.findings import Finding, Node, compare
+from gsfl_tune.cluster.doctor.meeting import meeting, of_driver
 from gsfl_tune.cluster.session.slots import fit
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
@@ -136,13 +134,13 @@ def inspect_here(question: Question, resources: Mapping[str, float] | None = Non
         question: What is needed.
         resources: What Ray has here (``CPU``, ``GPU``); default: all that there is.
     """
-    with _meeting(question) as places:
+    with meeting(question.run, question.storage, question.seconds) as places:
         answer = probe.look(_ask(question, "here", places))
     if resources is None:
         resources = {"CPU": answer["cpus"], "GPU": len(answer.get("gpus") or ())}
     cpus, gpus = float(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     node = Node(answer["host"], "here", cpus=cpus, gpus=gpus, answer=answer, skew=0.0)
-    return Inspection([node], compare([node], answer))
+    return Inspection([node], [*of_driver(places), *compare([node], answer)])
 
 
 def inspect_cluster(question: Question) -> Inspection:
@@ -158,12 +156,13 @@ def inspect_cluster(question: Question) -> Inspection:
     alive.sort(key=lambda node: (node["NodeID"] != mine, node["NodeManagerAddress"]))
     if len(alive) == 1 and alive[0]["NodeID"] == mine:
         return inspect_here(question, alive[0]["Resources"])
-    nodes = _ask_all(question, _nodes(alive))
+    with meeting(question.run, question.storage, question.seconds) as places:
+        nodes = _ask_all(question, _nodes(alive), places)
     still = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     # Spot machines come and go: one that left meanwhile is not a fault of the cluster.
     nodes = [node for node in nodes if node.answer is not None or node.id in still]
     driver = probe.look(_ask(replace(question, cache=None), "driver", {}))
-    return Inspection(nodes, compare(nodes, driver))
+    return Inspection(nodes, [*of_driver(places), *compare(nodes, driver)])
 
 
 def refuse_unfit_nodes(
@@ -212,8 +211,8 @@ def _nodes(alive: Sequence[Mapping[str, Any]]) -> list[Node]:
     ]
 
 
-def _ask_all(question: Question, nodes: list[Node]) -> list[Node]:
-    with _meeting(question) as places, _by_value():
+def _ask_all(question: Question, nodes: list[Node], places: Mapping[str, Any]) -> list[Node]:
+    with _by_value():
         flying = {
             _on(node.id, probe.look).remote(_ask(question, node.id, places)): node for node in nodes
         }
@@ -266,7 +265,7 @@ def _timed(node: Node) -> Node:
     return node if best is None else replace(node, skew=best[0], skew_bound=best[1])
 
 
-def _seen(node: Node, folder: dict[str, str] | None) -> Node:
+def _seen(node: Node, folder: Mapping[str, Any] | None) -> Node:
     """Whether the driver sees what a node wrote."""
     if folder is None or not node.answer or not node.answer["run"]["shared"]:
         return node
@@ -322,50 +321,3 @@ def _ask(question: Question, node: str, places: Mapping[str, Any]) -> dict[str, 
         **places,
         "data": list(question.data),
     }
-
-
-@contextmanager
-def _meeting(question: Question) -> Iterator[dict[str, Any]]:
-    """Where the nodes meet the driver: the storage, else the run directory."""
-    if question.storage is None:
-        with _folder(question.run) as folder:
-            yield {"run": folder}
-        return
-    from gsfl_tune.run.storage import open_storage
-
-    token = secrets.token_hex(16)
-    storage = open_storage(question.storage, create=True)
-    storage.put("preflight-token", token.encode())
-    try:
-        yield {"storage": {"path": question.storage, "token": token}}
-    finally:
-        storage.delete("preflight-token")
-
-
-@contextmanager
-def _folder(run: Path | None) -> Iterator[dict[str, str] | None]:
-    """A folder in the run directory for all nodes to meet in; nothing is left of it.
-
-    Raises:
-        EnvironmentProblem: When it cannot be made.
-    """
-    if run is None:
-        yield None
-        return
-    path = run.absolute() / f".preflight-{secrets.token_hex(6)}"
-    token = secrets.token_hex(16)
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        try:
-            path.mkdir(parents=True)
-            Path(path, "driver").write_text(token)
-        except OSError as error:
-            raise EnvironmentProblem(f"{run}: cannot be written: {error.strerror}") from error
-        with Path(path, "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield {"path": str(path), "token": token}
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        for folder in missing[1:]:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()

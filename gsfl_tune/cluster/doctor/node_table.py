@@ -36,13 +36,18 @@ def _row(node: Node, inspection: Inspection) -> tuple[str, ...]:
         return (node.name, "?", "?", "?", cpus, str(node.gpus), "?", "?", "?")
     run = answer.get("storage") or answer.get("run")
     run_text = "-"
-    if run:
+    if run and run.get("unknown"):
+        run_text = "?"
+    elif run:
         run_text = "shared" if run["shared"] and not run["error"] else "no"
         if len(inspection.nodes) == 1 and run_text == "shared":
             run_text = "good"
     data = answer["data"]
     broken = any(entry["error"] for entry in data)
-    data_text = "no" if broken else str(sum(entry["files"] for entry in data)) if data else "-"
+    unseen = any(entry["unknown"] for entry in data)
+    data_text = "no" if broken else "?" if unseen else "-"
+    if data and not (broken or unseen):
+        data_text = str(sum(entry["files"] for entry in data))
     here = [finding.text for finding in inspection.problems if finding.node == node.name]
     other = any("the driver has" in text and " files in " not in text for text in here)
     other = other or any("gsfl-tune" in text for text in here)

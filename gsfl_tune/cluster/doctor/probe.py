@@ -1,7 +1,8 @@
 """What one node answers about itself.
 
 Sent to the nodes by value, with `gsfl_tune.run.gpus`, since what is installed there is part of the
-question: both need the standard library alone, but for data at a URL.
+question: both need the standard library alone, but for a storage, and for data at a URL or with
+braces in its path.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def try_folder(folder: dict[str, Any], node: str) -> dict[str, Any]:
 
     Args:
         folder: ``path`` and ``token``: the driver wrote ``token`` to ``PATH/driver`` and holds a
-            lock on ``PATH/lock``.
+            lock on ``PATH/lock``, unless ``without_locks`` says why it could not.
         node: Names the node's own files.
 
     Returns:
@@ -130,7 +131,8 @@ def try_folder(folder: dict[str, Any], node: str) -> dict[str, Any]:
             answer["error"] = "a file that was just written has other content"
         _write(other, "")
         os.unlink(other)
-        answer["locks"] = _is_locked(os.path.join(path, "lock"))
+        if not folder.get("without_locks"):
+            answer["locks"] = _is_locked(os.path.join(path, "lock"))
         answer["free"] = shutil.disk_usage(path).free
     except OSError as error:
         answer["error"] = _reason(error)
@@ -145,9 +147,11 @@ def try_storage(storage: dict[str, Any], node: str) -> dict[str, Any]:
         node: Names the node's own object.
 
     Returns:
-        ``error`` (None or a reason) and ``shared`` (whether the driver's object is there).
+        ``error`` (None or a reason), ``shared`` (whether the driver's object is there) and
+        ``unknown`` (whether this package is missing or too old there to look).
     """
     answer: dict[str, Any] = {"path": storage["path"], "shared": False, "error": None}
+    answer["unknown"] = False
     name, token = f"preflight-{node}", storage["token"].encode()
     try:
         from gsfl_tune.run.storage import open_storage
@@ -159,7 +163,8 @@ def try_storage(storage: dict[str, Any], node: str) -> dict[str, Any]:
             answer["error"] = "an object that was just written has other content"
         opened.delete(name)
     except Exception as error:
-        answer["error"] = str(error) or type(error).__name__
+        answer["unknown"] = _lacks_us(error)
+        answer["error"] = None if answer["unknown"] else str(error) or type(error).__name__
     return answer
 
 
@@ -170,14 +175,17 @@ def list_files(path: str) -> dict[str, Any]:
         path: A file, a folder, a pattern of files, or a URL. Hidden files are left out.
 
     Returns:
-        ``files``, ``digest`` and ``error`` (None or a reason).
+        ``files``, ``digest``, ``error`` (None or a reason) and ``unknown``, see `try_storage`.
     """
     answer: dict[str, Any] = {"path": path, "files": None, "digest": None, "error": None}
+    answer["unknown"] = False
     try:
         sizes = _remote(path) if "://" in path else _all_local(path)
     except OSError as error:
         return answer | {"error": _reason(error)}
     except Exception as error:
+        if _lacks_us(error):
+            return answer | {"unknown": True}
         return answer | {"error": str(error) or type(error).__name__}
     digest = hashlib.blake2b(digest_size=16)
     for name, size in sizes:
@@ -186,9 +194,11 @@ def list_files(path: str) -> dict[str, Any]:
 
 
 def _all_local(path: str) -> list[tuple[str, int]]:
-    from gsfl_tune.experiment.braces import expand_braces
+    names = [path]
+    if "{" in path and not os.path.exists(path):
+        from gsfl_tune.experiment.braces import expand_braces
 
-    names = [path] if os.path.exists(path) else expand_braces(path)
+        names = expand_braces(path)
     return [pair for name in names for pair in _local(name)]
 
 
@@ -251,7 +261,14 @@ def _is_locked(path: str) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
+        except OSError:
+            return False  # the file system has no locks there
         return False
+
+
+def _lacks_us(error: Exception) -> bool:
+    """Whether this package is missing or another one; what is installed says so anyway."""
+    return isinstance(error, ImportError) and (error.name or "").split(".")[0] == "gsfl_tune"
 
 
 def _reason(error: OSError) -> str:

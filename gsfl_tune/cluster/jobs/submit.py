@@ -24,6 +24,15 @@ from gsfl_tune.experiment.errors import UserError
 # A run directory that may be lost: the run is kept in a storage.
 _HEADS_OWN = "/tmp/gsfl-tune-runs"
 _SHADOW = "gsfl_tune/__init__.py"
+# Names of secrets, among them those of the storages of docs/storage.md.
+_SECRET = re.compile(
+    "TOKEN(?!IZER)|SECRET|PASSW(OR)?D|PASSPHRASE|CREDENTIAL|(ACCESS|ACCOUNT|API|PRIVATE)_?KEY"
+    "|CONN(ECTION)?_?STR|(^|_)(KEY|PWD|SAS)$",
+    re.IGNORECASE,
+)
+# Who reads the name of a file has not read the file.
+_FILE = re.compile("_(FILE|PATH|DIR)$|^GOOGLE_APPLICATION_CREDENTIALS$", re.IGNORECASE)
+_PASSWORD_IN_URL = re.compile(r"://[^/\s@:]*:[^/\s]+@")
 
 
 @dataclass(frozen=True)
@@ -203,7 +212,7 @@ def parse_environment(entries: Sequence[str]) -> dict[str, str]:
         name, equals, value = entry.partition("=")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise UserError(f"--env {name}: found no name of a variable; allowed is NAME=VALUE")
-        if re.search(r"TOKEN|SECRET|PASSWORD|(ACCESS|API|PRIVATE)_?KEY", name, re.IGNORECASE):
+        if _SECRET.search(name) and not _FILE.search(name):
             raise UserError(
                 f"--env {name}: looks like a secret, and whoever sees the dashboard can read the "
                 "variables of a job; give secrets to the nodes themselves"
@@ -211,4 +220,10 @@ def parse_environment(entries: Sequence[str]) -> dict[str, str]:
         if not equals and name not in os.environ:
             raise UserError(f"--env {name}: is not set here; allowed is NAME=VALUE")
         found[name] = value if equals else os.environ[name]
+        if _PASSWORD_IN_URL.search(found[name]):
+            raise UserError(
+                f"--env {name}: found a URL with a password, allowed one without, as whoever sees "
+                "the dashboard can read the variables of a job; give secrets to the nodes "
+                "themselves"
+            )
     return found

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gsfl_tune.run.atomic import write_bytes
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.layout import (
-    CHECKPOINT_FILE,
-    EPOCHS_FILE,
-    INTERRUPT_FILE,
-    JOURNAL_FILE,
-    LOCK_FILE,
-    RESULT_FILE,
-    TEST_FILE,
-    VALIDATION_FILE,
-    RunDirectory,
-)
+from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE, JOURNAL_FILE, RunDirectory
 from gsfl_tune.run.storage import driver_lease as leases
-from gsfl_tune.run.storage.address import HERE_FILE, INTERRUPT, RunAddress, local_path, run_url
-from gsfl_tune.run.storage.backends.base import is_safe
+from gsfl_tune.run.storage.address import INTERRUPT, RunAddress, local_path, run_url
 from gsfl_tune.run.storage.journal_segments import (
     FOLDER,
     JournalPublisher,
     find_segments,
     read_journal,
 )
+from gsfl_tune.run.storage.own_files import begins, is_result, may_go, own_files, states
 from gsfl_tune.run.storage.retrying import Storage, open_storage
 from gsfl_tune.run.storage.shared_cache import FOLDER as CACHE
 from gsfl_tune.run.storage.worker_copy import MARK, stored_epochs, stored_params
@@ -45,10 +34,7 @@ _LAST_SECONDS = 30.0
 _DISCARD_SECONDS = 10.0
 _THREADS = 8
 
-# Written by workers, and by the driver for itself.
-_NOT_PUBLISHED = {LOCK_FILE, INTERRUPT_FILE, HERE_FILE, JOURNAL_FILE, f"{JOURNAL_FILE}.lock"}
 _WORKERS = ("trials/", "control/", "finals/")
-_RESULTS = (EPOCHS_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE)
 _OWN_OBJECTS = (leases.NAME, INTERRUPT, "probe")
 
 
@@ -84,15 +70,22 @@ class DriverCopy:
         self.url = run_url(storage, name)
         self._run = run
         self.storage: Storage = open_storage(self.url, create=True)
-        self._objects = self.storage.probe()
-        self._segments = find_segments(self._objects)
+        self.storage.probe()
         cache = run_url(storage, CACHE) if shared_cache else None
         self.address = RunAddress.mark(self.url, run, self.storage.patience, cache)
         self._lease = lease(self.storage, notice=notice)
+        try:
+            # Another driver may have published until it gave the lease back.
+            self._objects = self.storage.list()
+        except BaseException:
+            self._lease.close()
+            raise
+        self._segments = find_segments(self._objects)
         self._journal = JournalPublisher(self.storage, run.journal, self._segments)
         self._published: dict[str, tuple[int, int]] = {}
         self._due: dict[str, float] = {}
-        self._has_results = run.results_file.name in self._objects
+        # Files in the storage that this driver may have to remove again.
+        self._kept = {run.results_file.name} & self._objects.keys()
         self._interrupting = INTERRUPT in self._objects
         self._doomed: dict[str, float] = {}
         self._wanted: dict[Path, None] = {}
@@ -138,17 +131,19 @@ class DriverCopy:
             if local and not stored.startswith(local):
                 journal.replace(journal.with_name(f"{JOURNAL_FILE}.old"))
             write_bytes(journal, stored)
-        names = [name for name in self._objects if self._is_wanted(name, keep=ahead)]
+        old = ahead and self._is_newer()
+        names = [name for name in self._objects if self._is_wanted(name, keep=ahead, old=old)]
         list(self._pool.map(self._bring, names))
+        self._kept |= {name for name in self._objects if may_go(self._run, name)}
         return not ahead or bool(names)
 
     def start(self) -> None:
-        """Begins to publish, first what only the run directory has."""
-        stored = set(self._objects)
+        """Begins to publish, first what only the run directory has, and what it has no more."""
+        self._withdraw()
         for folder in _WORKERS:
-            for path in (self._run.path / folder).rglob("*"):
+            for path in sorted((self._run.path / folder).rglob("*")):
                 name = self.address.name(path)
-                if path.name in _RESULTS and name not in stored:
+                if name not in self._objects and is_result(path):
                     self.storage.put(name, path.read_bytes())
         self._thread = threading.Thread(target=self._publish_on, name="storage", daemon=True)
         self._thread.start()
@@ -283,12 +278,9 @@ class DriverCopy:
         results = self._run.results_file.name
         # Results imply that all else is there. So they are listed before the rest and published
         # after it.
-        found = self._states([self._run.results_file])
-        found = self._states(self._own_files()) | found
-        if self._has_results and not self._run.results_file.exists():
-            # Of a smaller budget: see `Manifest.begin`.
-            self.storage.delete(results)
-            self._has_results = False
+        found = states(self.address, [self._run.results_file])
+        found = states(self.address, own_files(self._run)) | found
+        self._withdraw()
         for name, state in sorted(found.items(), key=lambda item: item[0] == results):
             now = time.monotonic()
             if self._published.get(name) == state:
@@ -301,36 +293,35 @@ class DriverCopy:
                 continue
             self.storage.put(name, data)
             self._published[name] = state
-            self._has_results |= name == results
+            if may_go(self._run, name):
+                self._kept.add(name)
             taken = time.monotonic() - now
             self._due[name] = now + max(_AGAIN_SECONDS, _AGAIN_FACTOR * taken)
 
-    def _own_files(self) -> list[Path]:
-        files = [path for path in self._run.path.iterdir() if path != self._run.results_file]
-        for folder in (
-            self._run.best,
-            self._run.best_simple,
-            self._run.best_training,
-            self._run.evidence,
-        ):
-            if folder.is_dir():
-                files += folder.iterdir()
-        return files
+    def _withdraw(self) -> None:
+        """Deletes files that the run directory had and has no more.
 
-    def _states(self, paths: Iterable[Path]) -> dict[str, tuple[int, int]]:
-        found = {}
-        for path in paths:
-            if path.name in _NOT_PUBLISHED or path.suffix in (".tmp", ".old"):
-                continue
-            name = self.address.name(path)
-            with suppress(FileNotFoundError):
-                stat = path.stat()
-                # Foreign objects may have any name.
-                if path.is_file() and not path.is_symlink() and is_safe(name):
-                    found[name] = stat.st_mtime_ns, stat.st_size
-        return found
+        These are results of a smaller budget (see `Manifest.begin`), or a bundle that is no longer
+        the better one.
+        """
+        for name in sorted(self._kept):
+            # If the run directory itself is gone, its copy is all that is left.
+            if not (self._run.path / name).exists() and self.address.is_here:
+                self.storage.delete(name)
+                self._kept.discard(name)
+                self._published.pop(name, None)
 
-    def _is_wanted(self, name: str, *, keep: bool) -> bool:
+    def _is_newer(self) -> bool:
+        """Returns whether a driver began here and nothing of it was published.
+
+        What it removed is still in the storage then.
+        """
+        manifest = self._run.manifest_file
+        local = manifest.read_bytes() if manifest.exists() else None
+        here, there = begins(local), begins(self.storage.get(manifest.name))
+        return here != there[: len(here)]
+
+    def _is_wanted(self, name: str, *, keep: bool, old: bool) -> bool:
         first, _, rest = name.partition("/")
         if name in _OWN_OBJECTS or first == FOLDER:
             return False
@@ -339,7 +330,7 @@ class DriverCopy:
             return False
         path = local_path(self._run.path, name)
         if not path.exists():
-            return True
+            return not (old and may_go(self._run, name))
         here, there = path.stat().st_size, self._objects[name]
         if keep:
             return last == EPOCHS_FILE and there > here

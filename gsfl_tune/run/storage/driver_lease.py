@@ -85,7 +85,7 @@ class DriverLease:
         held = self._read()
         if held is None or _is_gone(held) or _age(held) > _LONG_AGO:
             return
-        if _age(held) < self._dead_seconds / 2 and held.get("host") == socket.gethostname():
+        if _age(held) < self._dead_seconds / 2 and _is_of_here(held):
             # Its process exists: no need to watch.
             raise self._refusal(held)
         notice(
@@ -162,9 +162,14 @@ def _age(held: dict[str, Any]) -> float:
         return 0.0
 
 
+def _is_of_here(held: dict[str, Any]) -> bool:
+    """Returns whether the holder is or was a process that would be visible here."""
+    return held.get("host") == socket.gethostname() and held.get("boot") == _boot()
+
+
 def _is_gone(held: dict[str, Any]) -> bool:
     """Returns whether the holder was a process of this machine that has ended."""
-    if held.get("host") != socket.gethostname() or held.get("boot") != _boot():
+    if not _is_of_here(held):
         return False
     try:
         os.kill(int(held["pid"]), 0)

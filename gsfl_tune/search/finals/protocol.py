@@ -323,9 +323,8 @@ class Retraining:
     def _run(self, jobs: Sequence[Job], title: str) -> list[dict[str, Any]]:
         context = self.context
         make_room(context.run, jobs[0].config.search, context.storage)
-        if context.storage is None:
-            for job in jobs:
-                forget_without_model(job)
+        for job in jobs:
+            forget_without_model(job, context.storage)
         outcome = run_jobs(jobs, context, title=title, max_failures=self.max_failures)
         if outcome.interrupted:
             raise SearchInterrupted

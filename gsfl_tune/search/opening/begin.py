@@ -164,7 +164,12 @@ def clear(run: RunDirectory, notice: Callable[[str], None]) -> None:
     names: tuple[StudyName, ...] = ("search", "control")
     for name in names:
         shutil.rmtree(run.trials(name), ignore_errors=True)
-    for file in (run.plan_file, run.trials_parquet, run.workers_file, run.utilisation_file):
+    # Trackers take the new trials for other ones then: parameters there cannot be changed.
+    shutil.rmtree(run.tensorboard, ignore_errors=True)
+    for file in (
+        *(run.plan_file, run.trials_parquet, run.workers_file, run.utilisation_file),
+        run.tracking_file,
+    ):
         file.unlink(missing_ok=True)
     run.manifest_file.unlink(missing_ok=True)
 

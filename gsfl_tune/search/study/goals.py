@@ -161,6 +161,13 @@ def knn_by_epoch(trial: Any) -> dict[int, float]:
     return {epoch: float(known[str(epoch)]) for epoch in sorted(map(int, known))}
 
 
+def rungs_of(trial: FrozenTrial) -> dict[int, float]:
+    """Returns the (first) objective at every rung that a trial has reached."""
+    # With several objectives Optuna accepts no intermediate values.
+    several = {int(k): float(value) for k, value in trial.user_attrs.get(RUNGS, {}).items()}
+    return {**trial.intermediate_values, **several}
+
+
 def latest_others(trial: FrozenTrial) -> dict[str, float]:
     """Returns these numbers at the last rung that a trial has reached; empty before."""
     found = others_by_rung(trial)

@@ -17,7 +17,7 @@ from gsfl_tune.heap import give_back
 from gsfl_tune.run import OwnershipLost, read_json, write_json
 from gsfl_tune.run.epochs import own_seconds
 from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
-from gsfl_tune.run.storage import WorkerCopy
+from gsfl_tune.run.storage import DriverCopy, WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.owned_training import save, take, train_to
@@ -75,12 +75,21 @@ def is_finished(job: Job, *, stored: bool = False) -> bool:
     return complete or (job.directory / CHECKPOINT_FILE).exists()
 
 
-def forget_without_model(job: Job) -> None:
-    """Removes the result of a tested retrain whose model `gsfl-tune clean` has removed.
+def forget_without_model(job: Job, storage: DriverCopy | None = None) -> None:
+    """Removes the result of a tested retrain whose model is gone, as after `gsfl-tune clean`.
 
     The retrain is then trained again, to the same model: the bundle is made of it.
+
+    Args:
+        job: The job.
+        storage: Storage of the run, which may have the model.
+
+    Raises:
+        EnvironmentProblem: When the storage does not answer.
     """
-    if load_result(job) is not None and not is_finished(job):
+    if load_result(job) is None or is_finished(job):
+        return
+    if storage is None or not storage.copies(job.directory, CHECKPOINT_FILE):
         (job.directory / RESULT_FILE).unlink(missing_ok=True)
 
 

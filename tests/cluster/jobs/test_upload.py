@@ -215,7 +215,19 @@ def test_secrets_in_the_upload_are_said(project: Path) -> None:
     assert said == [".env", "notes/head.pem"]
 
 
-@pytest.mark.parametrize("entry", ["AWS_SECRET_ACCESS_KEY=x", "RAY_AUTH_TOKEN", "my_password=1"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "AWS_SECRET_ACCESS_KEY=x",
+        "AZURE_STORAGE_ACCOUNT_KEY=x",
+        "AZURE_STORAGE_CONNECTION_STRING=x",
+        "AZURE_STORAGE_KEY=x",
+        "AZURE_STORAGE_SAS=x",
+        "RAY_AUTH_TOKEN",
+        "WANDB_API_KEY=x",
+        "my_password=1",
+    ],
+)
 def test_secrets_do_not_travel_as_variables(entry: str) -> None:
     with pytest.raises(UserError, match="looks like a secret"):
         parse_environment([entry])
@@ -224,6 +236,12 @@ def test_secrets_do_not_travel_as_variables(entry: str) -> None:
 def test_variables_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROM_HERE", "1")
     assert parse_environment(["A=b=c", "FROM_HERE"]) == {"A": "b=c", "FROM_HERE": "1"}
+    harmless = ["TOKENIZERS_PARALLELISM=false", "GOOGLE_APPLICATION_CREDENTIALS=/etc/own.json"]
+    harmless += ["AWS_WEB_IDENTITY_TOKEN_FILE=/etc/token", "HTTP_PROXY=http://proxy:3128"]
+    assert len(parse_environment(harmless)) == 4
+    with pytest.raises(UserError, match="--env HTTP_PROXY: found a URL with a password") as refused:
+        parse_environment(["HTTP_PROXY=http://me:hunter2@proxy:3128"])
+    assert "hunter2" not in str(refused.value)
     with pytest.raises(UserError, match="is not set here"):
         parse_environment(["NOT_FROM_HERE"])
     with pytest.raises(UserError, match="no name"):

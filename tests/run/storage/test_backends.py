@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import os
 import socket
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run.storage import Storage, open_storage, storage_problem
+from gsfl_tune.run.storage.backends.base import PIECE_BYTES
 from gsfl_tune.run.storage.backends.remote import open_backend
 from tests.s3 import S3Server
 from tests.search.experiments import YAML, experiment
@@ -41,6 +44,23 @@ class StorageContract:
         data = os.urandom(12_000_000)
         storage.put("checkpoint.pt", data)
         assert storage.get("checkpoint.pt") == data
+
+    def test_what_is_larger_than_the_memory_goes_in_pieces(self, storage: Storage) -> None:
+        data = os.urandom(2 * PIECE_BYTES + 5)
+
+        class Large(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                assert size is not None
+                assert 0 < size <= PIECE_BYTES, "read as a whole"
+                return super().read(size)
+
+        pieces: list[bytes] = []
+        assert not storage.attempt(lambda backend: backend.read_into("decoded/a", pieces.append))
+        storage.attempt(lambda backend: backend.write_from("decoded/a", Large(data)))
+        assert storage.list() == {"decoded/a": len(data)}
+        assert storage.attempt(lambda backend: backend.read_into("decoded/a", pieces.append))
+        assert max(map(len, pieces)) <= PIECE_BYTES
+        assert b"".join(pieces) == data
 
     def test_a_probe_leaves_nothing(self, storage: Storage) -> None:
         assert storage.probe() == {}
@@ -91,6 +111,25 @@ def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="link"):
         storage.put("trials/x", b"x")
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_read_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_storage(str(tmp_path / "kept"), create=True, patience=0)
+    storage.put("run.json", b"{}")
+    storage.put("journal/00001/a.jsonl", b"1")
+    scandir = os.scandir
+
+    def failing(path: str) -> object:
+        if str(path).endswith("journal"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    # Permissions do not keep the superuser out.
+    monkeypatch.setattr(os, "scandir", failing)
+    with pytest.raises(EnvironmentProblem, match="Permission denied"):
+        storage.list()
 
 
 @pytest.fixture
@@ -184,6 +223,7 @@ def test_what_waiting_does_not_mend_is_said_at_once(
         ("s4://bucket/x", "unknown scheme s4"),
         ("s3://key:secret@bucket/x", "environment"),
         ("s3:///x", "s3://BUCKET"),
+        ("s3://bucket/exp#1", "without #"),
         ("", "found no storage name"),
     ],
 )

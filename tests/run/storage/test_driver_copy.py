@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from gsfl_tune.experiment import UserError
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.run.storage import DriverCopy, DriverLease, open_storage
+from gsfl_tune.run.storage.journal_segments import JournalPublisher, find_segments
 from tests.waiting import wait_until
 
 
@@ -155,3 +157,133 @@ def test_a_second_driver_with_another_run_directory_is_refused(tmp_path: Path) -
     with pytest.raises(UserError, match="another search works on this run"):
         _open(tmp_path, "two")
     storage.close()
+
+
+def _drivers(run: RunDirectory, *begins: float) -> None:
+    write_json(run.manifest_file, {"format": 1, "drivers": [{"begin": at} for at in begins]})
+
+
+def test_void_results_do_not_come_back_after_a_kill(tmp_path: Path) -> None:
+    run, storage = _open(tmp_path, "one")
+    _fill(run)
+    _drivers(run, 1.0)
+    write_text(run.results_file, "{}")
+    write_text(run.best_simple / "config.json", "{}")
+    storage.start()
+    storage.close()
+    kept = tmp_path / "kept" / "tiny"
+    assert (kept / "results.json").exists()
+    # The next driver has a larger budget, and is killed before it publishes anything.
+    _drivers(run, 1.0, 2.0)
+    run.results_file.unlink()
+    shutil.rmtree(run.best_simple)
+    _, again = _open(tmp_path, "one")
+    again.bring_back()
+    assert not run.results_file.exists()
+    assert not (run.best_simple / "config.json").exists()
+    again.start()
+    assert not (kept / "results.json").exists()
+    assert not (kept / "best-simple" / "config.json").exists()
+    again.close()
+
+
+def test_results_of_a_driver_elsewhere_come_back(tmp_path: Path) -> None:
+    run, storage = _open(tmp_path, "one")
+    _fill(run)
+    _drivers(run, 1.0)
+    storage.start()
+    storage.close()
+    other, there = _open(tmp_path, "two")
+    there.bring_back()
+    _drivers(other, 1.0, 2.0)
+    write_text(other.results_file, "{}")
+    there.start()
+    there.close()
+    _, back = _open(tmp_path, "one")
+    back.bring_back()
+    assert run.results_file.exists()
+    back.close()
+
+
+def test_what_a_driver_removes_is_not_restored_elsewhere(tmp_path: Path) -> None:
+    run, storage = _open(tmp_path, "one")
+    _fill(run)
+    write_text(run.best_simple / "config.json", "{}")
+    write_text(run.evidence / "old.png", "picture")
+    storage.start()
+    storage.close()
+    _, again = _open(tmp_path, "one")
+    again.bring_back()
+    again.start()
+    # The winner is the best now; the report of the run has other pictures.
+    shutil.rmtree(run.best_simple)
+    (run.evidence / "old.png").unlink()
+    write_text(run.evidence / "new.png", "picture")
+    again.close()
+    other, third = _open(tmp_path, "two")
+    third.bring_back()
+    assert _files(other).keys() == _files(run).keys() - {"trials/3/checkpoint.pt"}
+    third.close()
+
+
+def test_a_run_directory_that_is_gone_takes_nothing_from_the_storage(tmp_path: Path) -> None:
+    run, storage = _open(tmp_path, "one")
+    _fill(run)
+    write_text(run.best_simple / "config.json", "{}")
+    write_text(run.results_file, "{}")
+    storage.start()
+    kept = tmp_path / "kept" / "tiny"
+    wait_until((kept / "results.json").exists, "results are published")
+    # As a mount point without its mount.
+    run.path.rename(tmp_path / "away")
+    run.path.mkdir()
+    storage.close()
+    assert (kept / "results.json").exists()
+    assert (kept / "best-simple" / "config.json").exists()
+
+
+def test_what_another_driver_published_last_is_not_missed(tmp_path: Path) -> None:
+    kept = open_storage(str(tmp_path / "kept" / "tiny"), create=True)
+    journal = tmp_path / "journal of the other"
+    journal.write_text("0\n")
+    publisher = JournalPublisher(kept, journal, [])
+    publisher.publish()
+
+    def lease(storage: Any, **options: Any) -> DriverLease:
+        # The other driver ends while this one waits for it: pieces of the journal are merged.
+        kept.put("run.json", b"{}")
+        for number in range(1, 20):
+            with journal.open("a") as file:
+                file.write(f"{number}\n")
+            publisher.publish()
+        kept.put("results.json", b"{}")
+        return DriverLease(storage, beat_seconds=0.1, **options)
+
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    storage = DriverCopy(str(tmp_path / "kept"), run, "tiny", lease=lease)
+    assert storage.has_run
+    assert storage.journal() == journal.read_bytes()
+    storage.bring_back()
+    assert run.results_file.exists()
+    # What it publishes is newer than all of that.
+    storage.start()
+    storage.close()
+    assert [segment.term for segment in find_segments(kept.list())] == [2]
+
+
+def test_a_model_of_a_run_without_a_storage_is_published_later(tmp_path: Path) -> None:
+    run, storage = _open(tmp_path, "one")
+    _fill(run)
+    tested = run.finals / "search-3" / "retrain" / "seed-1" / "checkpoint.pt"
+    write_text(tested, "model")
+    storage.start()
+    storage.close()
+    other, again = _open(tmp_path, "two")
+    again.bring_back()
+    place = other.path / tested.relative_to(run.path)
+    again.bring(place)
+    assert place.read_text() == "model"
+    # Of a trial, its worker publishes it.
+    assert not (tmp_path / "kept" / "tiny" / "trials" / "3" / "checkpoint.pt").exists()
+    again.close()

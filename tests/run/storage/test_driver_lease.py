@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -81,3 +82,12 @@ def test_who_was_taken_over_gets_to_know(storage: Storage) -> None:
     assert "host other" in wait_until(lambda: lease.lost or "", "it knows who has taken over")
     lease.close()
     assert json.loads(storage.get("driver.json") or b"")["token"] == "x"
+
+
+def test_a_container_that_was_started_again_waits_for_its_own_lease(storage: Storage) -> None:
+    """It has the same name, and no process of the one before can be seen."""
+    content = {"host": socket.gethostname(), "pid": 1, "boot": "before", "token": "t"}
+    storage.put("driver.json", json.dumps({**content, "time": time.time()}).encode())
+    said: list[str] = []
+    _lease(storage, notice=said.append).close()
+    assert "waiting up to" in said[0]

@@ -9,7 +9,7 @@ import pytest
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.run import EpochLog, RunDirectory, write_json, write_text
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.search import begin_or_go_on, clear, open_study, refuse_changes, untried
 from gsfl_tune.search.study.journal import open_journal, read_studies
@@ -25,6 +25,8 @@ def begun(run: RunDirectory) -> RunDirectory:
     study.enqueue({"model.head": "plain", "model.latent_dim": 8}, "defaults")
     study.close()
     Manifest(run).begin(experiment(), data="aaaa", environment={}, seconds=1.0)
+    write_json(run.tracking_file, {"id": "of the first space"})
+    write_text(run.tensorboard / "events.out.tfevents.1.host", "its columns")
     return run
 
 
@@ -44,6 +46,8 @@ def test_a_run_without_trials_is_taken_over_by_whatever_comes(begun: RunDirector
     (line,) = said
     assert "has no trained epoch; it is begun anew" in line
     assert not begun.manifest_file.exists()
+    assert not begun.tracking_file.exists()
+    assert not begun.tensorboard.exists()
     # What was published of the journal stays: it is only added to.
     assert read_studies(begun.journal) == {}
     study = open_study(experiment(OTHER, "search.metric=validation/accuracy"), begun)

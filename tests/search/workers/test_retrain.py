@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
-from gsfl_tune.run import EpochLog, RunDirectory, read_json
+from gsfl_tune.run import EpochLog, RunDirectory, read_json, write_json
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import Job, load_result
 from gsfl_tune.search.workers.retrain import forget_without_model, is_finished, run_job
@@ -62,6 +62,19 @@ def test_a_tested_job_whose_model_was_removed_is_trained_again_to_the_same(
     assert again is not None
     assert again["test"] == first["test"]
     assert model.is_file()
+
+
+def test_a_model_that_is_in_the_storage_alone_is_not_trained_again(
+    run: RunDirectory, storage: DriverCopy
+) -> None:
+    job = _job(run, "tested", fit="train+validation", test=True)
+    write_json(job.directory / "result.json", {"epochs": 1})
+    storage.storage.put(storage.address.name(job.directory / "checkpoint.pt"), b"model")
+    forget_without_model(job, storage)
+    assert load_result(job) is not None
+    storage.storage.delete(storage.address.name(job.directory / "checkpoint.pt"))
+    forget_without_model(job, storage)
+    assert load_result(job) is None
 
 
 def test_a_job_out_of_memory_goes_on_with_half_the_batch(

@@ -37,16 +37,13 @@ class Backend(ABC):
     def get(self, name: str) -> bytes | None:
         """Reads an object; None if there is none."""
 
+    @abstractmethod
     def write_from(self, name: str, file: IO[bytes]) -> None:
         """Writes an object from a file, which may be larger than the memory."""
-        self.put(name, file.read())
 
+    @abstractmethod
     def read_into(self, name: str, write: Callable[[bytes], object]) -> bool:
-        """Reads an object in pieces; returns whether it exists."""
-        data = self.get(name)
-        if data is not None:
-            write(data)
-        return data is not None
+        """Reads an object in pieces of `PIECE_BYTES` at most; returns whether it exists."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> dict[str, int]:

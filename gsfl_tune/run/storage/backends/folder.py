@@ -85,7 +85,7 @@ class Folder(Backend):
         """Walks the directory."""
         found = {}
         top = self._path(prefix) if prefix else self._there()
-        for folder, _, names in os.walk(top):
+        for folder, _, names in os.walk(top, onerror=_unless_gone):
             for name in names:
                 path = os.path.join(folder, name)
                 relative = os.path.relpath(path, self._root)
@@ -117,6 +117,12 @@ class Folder(Backend):
     def _look(self) -> tuple[int, int]:
         found = os.stat(self._root)
         return found.st_dev, found.st_ino
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raises what keeps a folder from being read; a missing one has no objects."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def _link(path: Path) -> UserError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,26 +45,40 @@ class _FileSystemBackend(Backend):
             raise ValueError(f"{name!r} is not the name of an object")
         return f"{self._root}/{name}"
 
+    @contextmanager
+    def _target(self, path: str) -> Iterator[str]:
+        """Yields the path to write an object to; it appears as a whole when the block ends."""
+        if self._objects:
+            yield path
+            return
+        folder = path.rpartition("/")[0]
+        self._make_folder(folder)
+        temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
+        try:
+            yield temporary
+            self._move(temporary, path)
+        except BaseException:
+            with suppress(Exception):
+                self._remove(temporary)
+            raise
+
+    @abstractmethod
+    def _make_folder(self, path: str) -> None: ...
+
+    @abstractmethod
+    def _move(self, source: str, target: str) -> None: ...
+
+    @abstractmethod
+    def _remove(self, path: str) -> None: ...
+
 
 class ArrowBackend(_FileSystemBackend):
     """Accesses objects below a path of a pyarrow file system (`pyarrow.fs.FileSystem`)."""
 
     def put(self, name: str, data: bytes) -> None:
         """Writes an object; file systems get a temporary file, which is renamed."""
-        path = self._path(name)
-        if self._objects:
+        with self._target(self._path(name)) as path:
             self._write(path, data)
-            return
-        folder = path.rpartition("/")[0]
-        self._system.create_dir(folder, recursive=True)
-        temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
-        try:
-            self._write(temporary, data)
-            self._system.move(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                self._system.delete_file(temporary)
-            raise
 
     def get(self, name: str) -> bytes | None:
         """Reads an object."""
@@ -75,12 +91,11 @@ class ArrowBackend(_FileSystemBackend):
 
     def write_from(self, name: str, file: IO[bytes]) -> None:
         """Writes an object from a file, in parts."""
-        if not self._objects:
-            super().write_from(name, file)
-            return
-        with self._system.open_output_stream(self._path(name)) as stream:
-            while piece := file.read(PIECE_BYTES):
-                stream.write(piece)
+        with (
+            self._target(self._path(name)) as path,
+            self._system.open_output_stream(path) as stream,
+        ):
+            shutil.copyfileobj(file, stream, PIECE_BYTES)
 
     def read_into(self, name: str, write: Callable[[bytes], object]) -> bool:
         """Reads an object in pieces."""
@@ -110,7 +125,16 @@ class ArrowBackend(_FileSystemBackend):
     def delete(self, name: str) -> None:
         """Removes an object."""
         with suppress(FileNotFoundError):
-            self._system.delete_file(self._path(name))
+            self._remove(self._path(name))
+
+    def _make_folder(self, path: str) -> None:
+        self._system.create_dir(path, recursive=True)
+
+    def _move(self, source: str, target: str) -> None:
+        self._system.move(source, target)
+
+    def _remove(self, path: str) -> None:
+        self._system.delete_file(path)
 
     def _write(self, path: str, data: bytes) -> None:
         with self._system.open_output_stream(path) as stream:
@@ -134,15 +158,8 @@ class FsspecBackend(_FileSystemBackend):
     def put(self, name: str, data: bytes) -> None:
         """Writes an object; file systems get a temporary file, which is moved."""
         path = self._path(name)
-        with _as_os_error():
-            if self._objects:
-                self._system.pipe_file(path, data)
-                return
-            folder = path.rpartition("/")[0]
-            self._system.makedirs(folder, exist_ok=True)
-            temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
-            self._system.pipe_file(temporary, data)
-            self._system.mv(temporary, path)
+        with _as_os_error(), self._target(path) as target:
+            self._system.pipe_file(target, data)
 
     def get(self, name: str) -> bytes | None:
         """Reads an object."""
@@ -153,6 +170,27 @@ class FsspecBackend(_FileSystemBackend):
                 return data
         except FileNotFoundError:
             return None
+
+    def write_from(self, name: str, file: IO[bytes]) -> None:
+        """Writes an object from a file, in parts."""
+        path = self._path(name)
+        with (
+            _as_os_error(),
+            self._target(path) as target,
+            self._system.open(target, "wb") as stream,
+        ):
+            shutil.copyfileobj(file, stream, PIECE_BYTES)
+
+    def read_into(self, name: str, write: Callable[[bytes], object]) -> bool:
+        """Reads an object in pieces."""
+        path = self._path(name)
+        try:
+            with _as_os_error(), self._system.open(path, "rb") as stream:
+                while piece := stream.read(PIECE_BYTES):
+                    write(piece)
+        except FileNotFoundError:
+            return False
+        return True
 
     def list(self, prefix: str = "") -> dict[str, int]:
         """Lists the present objects below a folder."""
@@ -174,7 +212,16 @@ class FsspecBackend(_FileSystemBackend):
         """Removes an object."""
         path = self._path(name)
         with suppress(FileNotFoundError), _as_os_error():
-            self._system.rm_file(path)
+            self._remove(path)
+
+    def _make_folder(self, path: str) -> None:
+        self._system.makedirs(path, exist_ok=True)
+
+    def _move(self, source: str, target: str) -> None:
+        self._system.mv(source, target)
+
+    def _remove(self, path: str) -> None:
+        self._system.rm_file(path)
 
 
 def storage_problem(value: Any) -> str | None:
@@ -186,6 +233,9 @@ def storage_problem(value: Any) -> str | None:
     scheme, separator, _ = value.partition("://")
     if not separator or scheme == "file":
         return None
+    if "#" in value:
+        # What is behind it is no part of a URL's path: all runs would be kept in one place.
+        return f"found '{value}', allowed a URL without #"
     parts = urlsplit(value)
     who, at, _ = parts.netloc.rpartition("@")
     # Azure writes CONTAINER@ACCOUNT.

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.search.observers.telemetry._base import Telemetry
+from gsfl_tune.search.observers.tracking.choose import redacted
 
 _HOST = "127.0.0.1"
 
@@ -70,7 +71,7 @@ def _check_url(text: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise UserError(f"--traces {text}: allowed http://HOST:4318 or https://HOST")
+        raise UserError(f"--traces {redacted(text)}: allowed http://HOST:4318 or https://HOST")
 
 
 def _installed(package: str) -> bool:

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, Status, StatusCode
 
 from gsfl_tune.search.observers.telemetry._base import Telemetry
+from gsfl_tune.search.observers.tracking.choose import redacted
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
@@ -131,7 +132,8 @@ class Traces(Telemetry):
         self._provider.force_flush(int(1000 * _TIMEOUT_SECONDS))
         self._provider.shutdown()
         if self._exporter.lost:
-            self._notice(f"--traces {self._url}: {self._exporter.lost} spans could not be sent")
+            where = redacted(self._url)
+            self._notice(f"--traces {where}: {self._exporter.lost} spans could not be sent")
 
     def _end(self, number: int, state: str) -> None:
         span = self._open.pop(number, None)

@@ -17,9 +17,8 @@ from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory, StudyName, read_json, write_json
 from gsfl_tune.run.results import Results
-from gsfl_tune.search.study.goals import latest_others
+from gsfl_tune.search.study.goals import latest_others, rungs_of
 
-FILE = "tracking.json"
 _lock = threading.RLock()
 
 
@@ -37,6 +36,7 @@ class TrialRecord:
         attributes: ``origin``, ``reason`` and ``ended``, as far as they exist.
         started: When it was handed out.
         finished: When it ended.
+        reached: Whether it has reached a rung, and so has trained.
     """
 
     study: StudyName
@@ -48,6 +48,7 @@ class TrialRecord:
     attributes: dict[str, str] = field(default_factory=dict)
     started: datetime | None = None
     finished: datetime | None = None
+    reached: bool = False
 
     @classmethod
     def of(cls, study: StudyName, trial: FrozenTrial, space: Space) -> TrialRecord:
@@ -75,6 +76,7 @@ class TrialRecord:
             },
             started=trial.datetime_start,
             finished=trial.datetime_complete,
+            reached=bool(trial.values or rungs_of(trial)),
         )
 
     def final(self, metric: str) -> dict[str, float]:
@@ -132,7 +134,7 @@ def memory(run: RunDirectory) -> dict[str, Any]:
     Raises:
         OSError: When the run directory cannot be written.
     """
-    file = run.path / FILE
+    file = run.tracking_file
     with _lock:
         try:
             content = dict(read_json(file))
@@ -151,7 +153,7 @@ def remember(run: RunDirectory, section: str, content: Mapping[str, Any]) -> Non
         OSError: When the run directory cannot be written.
     """
     with _lock:
-        write_json(run.path / FILE, {**memory(run), section: dict(content)})
+        write_json(run.tracking_file, {**memory(run), section: dict(content)})
 
 
 class Tracker(ABC):

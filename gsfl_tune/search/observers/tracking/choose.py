@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
@@ -37,9 +38,8 @@ def open_trackers(*, mlflow: str | None = None, wandb: str | None = None) -> lis
 
 
 def redacted(uri: str) -> str:
-    """Returns a URI without its password, for messages."""
-    password = urlsplit(uri).password if "@" in uri else None
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    """Returns a URI without its password, for messages; also one that is no URI."""
+    return re.sub(r"^((?:[^/]*//)?[^/@:]*):[^/]*@", r"\1:***@", uri)
 
 
 def _need(package: str) -> None:

@@ -207,7 +207,7 @@ class _Follower:
 
     def _update(self, record: TrialRecord) -> None:
         epochs = EpochLog(self._run.trial(record.study, record.number) / EPOCHS_FILE).read()
-        if record.state == "COMPLETE" and not epochs and not self.settled:
+        if record.done and record.reached and not epochs and not self.settled:
             return
         now = (record.state, len(epochs))
         if self._told.get(record.key) != now:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,8 @@ from gsfl_tune.run.results import Results
 from gsfl_tune.search.observers.tracking._base import RunInfo, Tracker, TrialRecord
 
 # Tags that let a driver find what an earlier one has created.
-_RUN, _TRIAL, _STATE, _EPOCHS = (
-    f"gsfl_tune.{name}" for name in ("run", "trial", "state", "epochs")
+_RUN, _TRIAL, _STATE, _EPOCHS, _EXPERIMENT = (
+    f"gsfl_tune.{name}" for name in ("run", "trial", "state", "epochs", "experiment")
 )
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 # Most entries that the server accepts in one request.
@@ -36,6 +37,7 @@ class _There:
         epochs: Number of logged epochs.
         state: State of the trial, empty before its end.
         status: Status of the run, in MLflow's words.
+        experiment: Digest of the logged experiment file; empty for a trial.
     """
 
     run: str
@@ -43,6 +45,7 @@ class _There:
     epochs: int
     state: str
     status: str
+    experiment: str = ""
 
     @classmethod
     def of(cls, run: Any) -> _There:
@@ -54,6 +57,7 @@ class _There:
             epochs=int(tags.get(_EPOCHS, 0)),
             state=tags.get(_STATE, ""),
             status=str(run.info.status),
+            experiment=tags.get(_EXPERIMENT, ""),
         )
 
 
@@ -116,9 +120,13 @@ class MlflowTracker(Tracker):
                 )
                 self._there[""] = _There.of(created)
             self._parent = self._there[""].run
-            kept = {file.path for file in self._client.list_artifacts(self._parent)}
-            if info.run.experiment_file.name not in kept:
-                self._client.log_artifact(self._parent, str(info.run.experiment_file))
+            # A resumed search may have another space or other settings.
+            file = info.run.experiment_file
+            digest = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+            if self._there[""].experiment != digest:
+                self._client.log_artifact(self._parent, str(file))
+                self._client.set_tag(self._parent, _EXPERIMENT, digest)
+                self._there[""].experiment = digest
             self._client.update_run(self._parent, status="RUNNING")
 
     def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:

@@ -6,6 +6,7 @@ Trials write their own events (`gsfl_tune.search.workers.tensorboard_events`);
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,8 @@ from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.observers.tracking.stored_pictures import StoredPictures
 from gsfl_tune.search.samplers.factory import whole_space
-from gsfl_tune.search.samplers.spaces import run_spaces
+from gsfl_tune.search.samplers.spaces import run_spaces, unchecked
+from gsfl_tune.search.study.goals import rungs_of
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.workers.tensorboard_events import (
     EventWriter,
@@ -36,7 +38,6 @@ from gsfl_tune.search.workers.tensorboard_events import (
     matrix_picture,
 )
 
-FOLDER = "tensorboard"
 _METRICS = tuple(f"{VALIDATION}/{name}" for name in ("accuracy", "balanced_accuracy", "nll"))
 
 
@@ -53,12 +54,10 @@ class TensorBoard(Watcher):
         self._experiment = experiment
 
     def begin(self, study: Any, budget: int | None, slots: int) -> None:
-        """Writes the table unless an earlier driver has: TensorBoard reads only the first one."""
-        folder = self._run.path / FOLDER
+        """Writes the table unless an earlier driver has, of the same space."""
         # A full disk ends the search elsewhere, with a message.
         with suppress(OSError):
-            if not any(folder.glob("events.out.tfevents.*")):
-                _write_table(folder, self._experiment)
+            _write_table(self._run.tensorboard, self._experiment)
 
 
 def write_tensorboard(run: RunDirectory, notice: Callable[[str], None] = lambda text: None) -> Path:
@@ -77,9 +76,10 @@ def write_tensorboard(run: RunDirectory, notice: Callable[[str], None] = lambda 
     Raises:
         OSError: When it cannot be written.
     """
-    experiment = Experiment.load(run.experiment_file)
-    folder = run.path / FOLDER
-    new = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=run.path))
+    # The images may have moved since and are not needed here.
+    experiment = unchecked(run.experiment_file.read_text(encoding="utf-8"))
+    folder = run.tensorboard
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=run.path))
     try:
         new.chmod(0o755)
         _write_table(new, experiment)
@@ -105,7 +105,7 @@ def write_tensorboard(run: RunDirectory, notice: Callable[[str], None] = lambda 
 def show_winner(run: RunDirectory) -> None:
     """Adds pictures of the winner if possible; an error must not affect a run with results."""
     with suppress(OSError):
-        _write_pictures(run, run.path / FOLDER)
+        _write_pictures(run, run.tensorboard)
 
 
 def _write_pictures(run: RunDirectory, folder: Path) -> None:
@@ -120,8 +120,16 @@ def _write_pictures(run: RunDirectory, folder: Path) -> None:
 
 
 def _write_table(folder: Path, experiment: Experiment) -> None:
-    writer = _writer(folder)
-    writer.file_writer.add_summary(_table(experiment))
+    """Writes the table in place of one of another space: TensorBoard reads only the first one."""
+    table = _table(experiment)
+    mark = hashlib.blake2b(table.SerializeToString(), digest_size=8).hexdigest()
+    known = list(folder.glob("events.out.tfevents.*"))
+    if [path.suffix for path in known] == [f".{mark}"]:
+        return
+    for path in known:
+        path.unlink()
+    writer = _writer(folder, f".{mark}")
+    writer.file_writer.add_summary(table)
     writer.close()
 
 
@@ -181,8 +189,22 @@ def _write_trial(
         events.epoch(epoch, at)
     for picture in pictures:
         events.again(picture)
-    last = epochs[-1].get(metric) if trial.state.is_finished() else None
-    events.close(last, failed=trial.state == TrialState.FAIL)
+    events.close(_last(trial, epochs[-1].get(metric)), failed=trial.state == TrialState.FAIL)
+
+
+def _last(trial: FrozenTrial, trained: float | None) -> float | None:
+    """Returns the last value of a trial that has ended.
+
+    Args:
+        trial: The trial; with several trainings its values are their means.
+        trained: The objective at the last epoch of the first training.
+    """
+    if not trial.state.is_finished():
+        return None
+    if trial.state == TrialState.COMPLETE and trial.values:
+        return float(trial.values[0])
+    rungs = rungs_of(trial)
+    return rungs[max(rungs)] if rungs else trained
 
 
 def _pictures(run: RunDirectory) -> dict[str, np.ndarray]:
@@ -210,7 +232,7 @@ def _listed(value: Any) -> list[Mapping[str, Any]]:
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
-def _writer(folder: Path) -> Any:
+def _writer(folder: Path, suffix: str = "") -> Any:
     from tensorboardX import SummaryWriter
 
-    return SummaryWriter(logdir=str(folder), write_to_disk=True)
+    return SummaryWriter(logdir=str(folder), filename_suffix=suffix, write_to_disk=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +24,8 @@ from gsfl_tune.search.observers.tracking.mlflow import answer
 
 _SECTION = "wandb"
 _ANSWER = "answer"
+# In the summary of the answer; a resumed search may have another one.
+_DIGEST = "digest"
 
 
 class WandbTracker(Tracker):
@@ -83,7 +87,7 @@ class WandbTracker(Tracker):
         state, logged = self._logged.get(record.key, ["", 0])
         if (state, logged) == (record.state, len(epochs)):
             return
-        if self._offline and state:
+        if self._offline and state and logged >= len(epochs):
             return
         with self._whole(record.key):
             run = self._open.get(record.key) or self._begin(record)
@@ -106,15 +110,19 @@ class WandbTracker(Tracker):
     def conclude(self, results: Results) -> None:
         """Logs the experiment and the answer in a run of its own."""
         assert self._info is not None
-        if self._logged.get(_ANSWER) == ["COMPLETE", 0]:
+        found = {**answer(results), "winner": results.winner.trial}
+        digest = _digest(found, results.winner.config)
+        if self._logged.get(_ANSWER) == ["COMPLETE", digest]:
             return
         name = f"{self._info.name}: answer"
         with self._whole(_ANSWER):
             run = self._init(_ANSWER, name, "answer", results.winner.config)
-            run.summary.update({**answer(results), "winner": results.winner.trial})
+            # A run that is resumed for a new answer would keep the old configuration.
+            run.config.update(results.winner.config, allow_val_change=True)
+            run.summary.update({**found, _DIGEST: digest})
             run.finish()
             del self._open[_ANSWER]
-        self._logged[_ANSWER] = ["COMPLETE", 0]
+        self._logged[_ANSWER] = ["COMPLETE", digest]
         self._remember()
 
     def close(self) -> None:
@@ -211,16 +219,23 @@ def is_there(noted: Sequence[Any], summary: Mapping[str, Any] | None) -> bool:
     """Returns whether a server has what a driver has recorded as logged.
 
     Args:
-        noted: State (empty for a running trial) and number of epochs.
+        noted: State (empty for a running trial) and number of epochs; of the answer, its digest.
         summary: Summary of the run there, with its last step as ``_step`` or, once it has ended,
             its number of epochs; None without a run.
     """
     if summary is None:
         return False
     state, epochs = noted
+    if isinstance(epochs, str):
+        return bool(summary.get(_DIGEST) == epochs)
     named = summary.get("state", "COMPLETE" if "winner" in summary else "")
     there = max(int(summary.get("_step", 0)), int(summary.get("epochs", 0)))
     return there >= epochs and (not state or named == state)
+
+
+def _digest(*content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _folders(run_id: str) -> list[Path]:

@@ -108,16 +108,21 @@ def test_a_collector_gets_a_span_of_every_trial(collector: Collector, run: RunDi
 def test_a_collector_that_refuses_costs_spans_and_is_told(run: RunDirectory) -> None:
     collector = Collector(status=400)
     said: list[str] = []
-    search(f"{collector.url}/custom/path", run, said)
+    url = collector.url.replace("://", "://me:hunter2@")
+    search(f"{url}/custom/path", run, said)
     collector.shutdown()
     collector.server_close()
     assert set(collector.paths) == {"/custom/path"}
     (line,) = said
-    assert line.startswith(f"--traces {collector.url}/custom/path: ")
+    assert line.startswith(f"--traces {url.replace('hunter2', '***')}/custom/path: ")
     assert "spans could not be sent" in line
 
 
-@pytest.mark.parametrize("text", ["collector:4318", "ftp://host", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "text",
+    ["collector:4318", "ftp://host", "http://", "http://[::1", "ftp://me:hunter2@host"],
+)
 def test_a_url_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"--traces .*allowed http://HOST:4318"):
+    with pytest.raises(UserError, match=r"--traces .*allowed http://HOST:4318") as refused:
         open_telemetry(traces=text, run="tiny", notice=lambda text: None)
+    assert "hunter2" not in str(refused.value)

@@ -7,7 +7,7 @@ import json
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
 from gsfl_tune.search.observers.tracking import RunInfo, TrialRecord
-from gsfl_tune.search.observers.tracking._base import FILE, memory, remember
+from gsfl_tune.search.observers.tracking._base import memory, remember
 from tests.search.experiments import experiment
 
 
@@ -65,13 +65,13 @@ def test_each_tracker_replaces_its_own_section_alone(run: RunDirectory) -> None:
     remember(run, "mlflow", {"run": "c"})
     expected = {"id": known, "mlflow": {"run": "c"}, "wandb": {"run": "b"}}
     assert memory(run) == expected
-    assert json.loads((run.path / FILE).read_text()) == expected
+    assert json.loads(run.tracking_file.read_text()) == expected
 
 
 def test_a_file_that_cannot_be_read_costs_what_it_held_and_no_run(run: RunDirectory) -> None:
     run.path.mkdir()
     for broken in ("{half", "[]", '{"id": 3}'):
-        (run.path / FILE).write_text(broken)
+        run.tracking_file.write_text(broken)
         found = memory(run)
         assert isinstance(found["id"], str)
         assert found["id"]

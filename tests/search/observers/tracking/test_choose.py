@@ -48,6 +48,8 @@ def test_passwords_are_not_shown() -> None:
     assert redacted("https://me:hunter2@host/x") == "https://me:***@host/x"
     assert redacted("https://me@host:5000") == "https://me@host:5000"
     assert redacted("sqlite:///a.db") == "sqlite:///a.db"
+    assert redacted("me:hun:ter2@host") == "me:***@host"
+    assert redacted("http://host:5000/a@b") == "http://host:5000/a@b"
     with pytest.raises(UserError) as refused:
         open_trackers(mlflow="ftp://me:hunter2@host")
     assert "hunter2" not in str(refused.value)

@@ -129,3 +129,32 @@ def test_a_run_whose_images_are_elsewhere_can_be_told(study: Study, run: RunDire
     tracker = Unreliable(failures=0)
     assert track_run(run, [tracker]) == 3
     assert tracker.told["search-0"] == ("COMPLETE", 1)
+
+
+def test_a_trial_that_was_stopped_elsewhere_waits_for_its_epochs(
+    study: Study, run: RunDirectory
+) -> None:
+    class Listening(Unreliable):
+        def __init__(self) -> None:
+            super().__init__(failures=0)
+            self.heard: list[tuple[str, str, int]] = []
+
+        def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
+            super().trial(record, epochs)
+            self.heard.append((record.key, record.state, len(epochs)))
+
+    study.report(2, 0, 2.5)
+    study.prune(2, 2.5, 0)
+    study.ask()
+    log = run.trial("search", 2) / "epochs.jsonl"
+    late = log.read_text()
+    log.unlink()
+    tracker = Listening()
+    tracking = Tracking([tracker], run, [].append, patience=30)
+    tracking.begin(study, 4, 1)
+    # The last one that it is told of.
+    wait_until(lambda: "search-3" in tracker.told, "the tracker is told of the trials")
+    log.write_text(late)
+    tracking.finish(interrupted=False)
+    tracking.close()
+    assert [each for each in tracker.heard if each[0] == "search-2"] == [("search-2", "PRUNED", 1)]

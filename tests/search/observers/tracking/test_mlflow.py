@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
-from gsfl_tune.run import EpochLog
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.run import EpochLog, RunDirectory, write_json, write_text
+from gsfl_tune.search import clear, open_study
 from gsfl_tune.search.observers.tracking import open_trackers, track_run
 from gsfl_tune.search.study.journal import read_studies
+from tests.search.experiments import experiment
 from tests.search.observers.tracking.conftest import TRIALS, Followed
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
@@ -57,3 +62,49 @@ def test_tracking_again_adds_nothing(followed: Followed) -> None:
     before = {run.info.run_id: run.data.metrics for run in _runs(client)}
     assert track_run(followed.run, open_trackers(mlflow=followed.mlflow)) == TRIALS
     assert {run.info.run_id: run.data.metrics for run in _runs(client)} == before
+
+
+def _begin(run: RunDirectory, tried: Experiment) -> dict[str, Any]:
+    """Begins a search and hands out one trial; returns its parameters."""
+    write_text(run.experiment_file, tried.to_yaml())
+    write_json(run.manifest_file, {"format": 1, "seconds": {}})
+    study = open_study(tried, run)
+    params = dict(study.trial(study.ask().number).params)
+    study.close()
+    return params
+
+
+def test_a_run_that_is_begun_anew_has_parameters_of_its_own(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    first = _begin(run, experiment())
+    track_run(run, open_trackers(mlflow=uri))
+    clear(run, [].append)
+    second = _begin(run, experiment("search.seed=8", "model.latent_dim={int: [40, 64], step: 8}"))
+    assert first["model.latent_dim"] != second["model.latent_dim"]
+    track_run(run, open_trackers(mlflow=uri))
+    own = json.loads(run.tracking_file.read_text())["id"]
+    (trial,) = [
+        each
+        for each in _runs(MlflowClient(uri))
+        if each.data.tags["gsfl_tune.run"] == own and each.data.tags["gsfl_tune.trial"]
+    ]
+    assert trial.data.params == {name: str(value) for name, value in second.items()}
+
+
+def test_the_experiment_is_the_present_one(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    _begin(run, experiment())
+    track_run(run, open_trackers(mlflow=uri))
+    # A resume may have more trials, or another space.
+    write_text(run.experiment_file, experiment("search.trials=90").to_yaml())
+    track_run(run, open_trackers(mlflow=uri))
+    client = MlflowClient(uri)
+    (parent,) = [each for each in _runs(client) if not each.data.tags["gsfl_tune.trial"]]
+    kept = Path(client.download_artifacts(parent.info.run_id, "experiment.yaml"))
+    assert kept.read_text() == run.experiment_file.read_text()

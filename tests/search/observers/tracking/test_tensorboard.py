@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from gsfl_tune.run import EpochLog, RunDirectory, write_json
+from gsfl_tune.run import EpochLog, RunDirectory, write_json, write_text
 from gsfl_tune.search import open_study
-from gsfl_tune.search.observers.tracking import write_tensorboard
+from gsfl_tune.search.observers.tracking import TensorBoard, write_tensorboard
 from gsfl_tune.search.study.journal import read_studies
 from tests.search.experiments import experiment
 from tests.search.observers.tracking.conftest import TRIALS, Followed
@@ -143,3 +143,57 @@ def test_optuna_dashboard_opens_the_study(run: RunDirectory) -> None:
         found = _ask(f"{url}/api/studies/{summary['study_id']}?after=0")["trials"]
     states = {trial["number"]: trial["state"].upper() for trial in found}
     assert states == {0: "COMPLETE", 1: "PRUNED", 2: "FAIL", 3: "RUNNING"}
+
+
+def _columns(folder: Path) -> set[str]:
+    """The columns of the table, which TensorBoard reads from the one file there."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.metadata import parse_experiment_plugin_data
+
+    (file,) = folder.glob("events.out.tfevents.*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    content = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    return {info.name for info in parse_experiment_plugin_data(content).hparam_infos}
+
+
+def test_a_changed_space_has_its_columns(run: RunDirectory) -> None:
+    TensorBoard(run, experiment()).begin(None, None, 1)
+    (file,) = run.tensorboard.iterdir()
+    TensorBoard(run, experiment()).begin(None, None, 1)
+    assert list(run.tensorboard.iterdir()) == [file]
+    assert "loss.label_smoothing" not in _columns(run.tensorboard)
+    other = experiment("loss.label_smoothing={float: [0, 0.2]}", "model.dropout=0.1")
+    TensorBoard(run, other).begin(None, None, 1)
+    assert "loss.label_smoothing" in _columns(run.tensorboard)
+    assert "model.dropout" not in _columns(run.tensorboard)
+
+
+def test_the_value_of_a_trial_is_that_of_all_its_trainings(run: RunDirectory) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    # The images are not there any more.
+    text = experiment().to_yaml()
+    moved = text.replace("source: typefaces", "source: folder\n  path: /nowhere/photos")
+    assert moved != text
+    write_text(run.experiment_file, moved)
+    study = open_study(experiment(), run)
+    for number, name in enumerate(("complete", "stopped")):
+        study.ask()
+        write_text(
+            run.trial("search", number) / "epochs.jsonl",
+            '{"epoch": 1, "validation/nll": 0.9, "seconds": 0.5}\n',
+        )
+        study.report(number, 0, 0.9)
+        study.report(number, 1, 0.7)
+        if name == "complete":
+            study.complete(number, 0.7, 1)
+        else:
+            study.prune(number, 0.7, 1)
+    study.close()
+    folder = write_tensorboard(run)
+    for number in range(2):
+        events = EventAccumulator(str(folder / "trials" / str(number)))
+        events.Reload()
+        (point,) = events.Scalars("final/validation/nll")
+        assert point.value == pytest.approx(0.7)

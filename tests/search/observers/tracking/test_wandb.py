@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import wandb
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import EpochLog
+from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search.observers.tracking import open_trackers, track_run
 from gsfl_tune.search.study.journal import read_studies
 from tests.search.observers.tracking.conftest import TRIALS, Followed
@@ -50,3 +52,24 @@ def test_a_key_that_is_not_there_is_not_asked_for(
         open_trackers(wandb="tests")
     with pytest.raises(UserError, match="ENTITY/PROJECT"):
         open_trackers(wandb="a/b/c")
+
+
+def test_epochs_that_arrive_after_the_end_are_written(
+    finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a trial that was stopped on another node come through a storage."""
+    run = RunDirectory(Path(shutil.copytree(finished.path, tmp_path / "run")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    # It keeps the folder that it was first used with.
+    wandb.teardown()
+    log = run.trial("search", 1) / "epochs.jsonl"
+    late = log.read_text()
+    log.unlink()
+    track_run(run, open_trackers(wandb="tests"))
+    log.write_text(late)
+    track_run(run, open_trackers(wandb="tests"))
+    found = {run_id(folder).partition("-")[2]: folder for folder in folders(tmp_path / "wandb")}
+    assert len(folders(tmp_path / "wandb")) == len(found) == 3
+    assert [row["_step"] for row in history(found["search-1"])] == [1, 2]
+    wandb.teardown()

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import wandb
 
-from gsfl_tune.run import RunDirectory
+from gsfl_tune.run import RunDirectory, write_json
+from gsfl_tune.run.results import Outcome, Results, Score, write_results
 from gsfl_tune.search.observers.tracking import open_trackers, track_run
 from tests.search.observers.tracking.lost_calls import Line, Lost
 from tests.wandb_server import ENTITY, KEY, StoredRun, WandbServer
@@ -179,4 +180,25 @@ def test_all_pages_of_an_answer_are_read(
     server.asked.clear()
     _track(run)
     assert server.asked.count("Runs") == 2
+    assert "UpsertBucket" not in server.asked
+
+
+def test_a_search_that_went_on_has_its_new_answer(
+    server: WandbServer, copied: Callable[[str], RunDirectory]
+) -> None:
+    run = copied("run")
+    _track(run)
+    # As the version wrote it that knew of one answer alone.
+    content = json.loads(run.tracking_file.read_text())
+    content["wandb"]["answer"] = ["COMPLETE", 0]
+    write_json(run.tracking_file, content)
+    score = {"accuracy": Score.of([0.9, 0.8])}
+    outcome = Outcome(config={"a": 2}, validation=score, test=score, seeds=[1, 2], trial=1)
+    write_results(run.results_file, Results("tiny", "validation/nll", {"COMPLETE": 2}, outcome))
+    _track(run)
+    _, config, _, summary, code = _has(server, run)["answer"]
+    assert (config, summary["winner"], code) == ({"a": 2}, 1, 0)
+    assert summary["test/accuracy"] == pytest.approx(0.85)
+    server.asked.clear()
+    _track(run)
     assert "UpsertBucket" not in server.asked
