@@ -38,7 +38,7 @@ def in_this_zone(
     # A trial has its work within its own times, and these within those of the drivers.
     least, most = -inf, inf
     for each in stretches:
-        key = each.get("study"), each.get("trial")
+        key = str(each.get("study")), each.get("trial", -1)
         most = min(most, float(each["begin"]) - begun.get(key, -inf))
         least = max(least, float(each["end"]) - ended.get(key, inf))
     sessions = _sessions(drivers, ())
