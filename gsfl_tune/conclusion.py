@@ -56,7 +56,6 @@ from gsfl_tune.search import (
     SearchFailed,
     count_trials,
     pareto_entries,
-    read_studies,
     write_trials,
 )
 from gsfl_tune.training import (
@@ -67,6 +66,7 @@ from gsfl_tune.training import (
     environment,
 )
 from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training.scoring import costs_of
 from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
 from gsfl_tune.training.temperature import calibrate, log_probabilities
 
@@ -142,7 +142,12 @@ class Conclusion:
                 winner.outcome(), interval=mean_interval(correct), calibration=calibration
             ),
             probe=yardstick.result(correct),
-            ensemble=ensemble_of(winner.seeds, validations, predictions),
+            ensemble=ensemble_of(
+                winner.seeds,
+                validations,
+                predictions,
+                costs_of(winner.config.search, workspace.dataset.classes),
+            ),
             flip=_flip_of(winner.seeds[0], evidence.get("flip")),
             finalists=[
                 Finalist(each.trial, Score.table(each.validation))
@@ -207,12 +212,16 @@ class Conclusion:
         finished = [each for each in own if each.state == "COMPLETE"]
         forest = importances(own)
         slots = timeline(WorkerLog(self.run).read(), records)
-        trials = read_studies(self.run.journal).get("search", [])
-        done = [(t.datetime_complete, t.values[0]) for t in trials if t.state.name == "COMPLETE"]
+        done = [(t.end or 0.0, t.value) for t in finished if t.feasible and t.value is not None]
+        states = dict(results.trials)
+        # A changed space gave them the state of failed ones, but what they tried was searched.
+        for each in own:
+            if each.outside:
+                states[each.state] -= 1
         return Searched(
-            rungs=[each.intermediate_values for each in trials],
+            rungs=[each.rungs for each in own],
             values=[value for _, value in sorted(done)],
-            states=results.trials,
+            states=states,
             sign=metric_of(results.metric).sign,
             curves=[
                 [value for value in each.curve.values[each.curve.before :] if value is not None]
@@ -344,7 +353,10 @@ def calibrated(
 
 
 def ensemble_of(
-    seeds: Sequence[int], validations: Sequence[Predictions], tested: Sequence[Predictions]
+    seeds: Sequence[int],
+    validations: Sequence[Predictions],
+    tested: Sequence[Predictions],
+    costs: NDArray[np.float64] | None = None,
 ) -> Ensemble | None:
     """Scores the mean of the probabilities of all seeds; None for a single seed.
 
@@ -352,13 +364,14 @@ def ensemble_of(
         seeds: Seeds of the retrained models.
         validations: See `calibrated`; with fewer than two the ensemble has no own temperature.
         tested: Predictions of the retrained models on the test images.
+        costs: (C, C) costs of answers that the search goes by, if it does.
     """
     if len(tested) < 2:
         return None
     logits = np.stack([each.logits for each in tested]).astype(np.float64)
     (mean,) = log_probabilities(logits, 1.0, ensemble=True)
     found = calibrated(validations, tested, ensemble=True) if len(validations) > 1 else None
-    scores = Score.table([classification_metrics(mean, tested[0].labels)])
+    scores = Score.table([classification_metrics(mean, tested[0].labels, costs=costs)])
     return Ensemble(list(seeds), scores, found)
 
 

@@ -9,6 +9,8 @@ import torch
 from gsfl_tune.conclusion import probe_network
 from gsfl_tune.evidence import measure_probe
 from gsfl_tune.export import bundle_from_network, load_bundle
+from gsfl_tune.run.results import Score
+from gsfl_tune.run.verdict import is_ahead
 from gsfl_tune.training import Workspace
 from tests.training.conftest import tiny_config
 
@@ -58,3 +60,28 @@ def test_a_probe_has_validation_metrics_that_chose_its_strength(workspace):
     assert result.strength == yardstick.probe.strength
     assert result.difference is not None
     assert result.difference.mean == 0.0
+
+
+def test_a_probe_has_the_costs_that_the_search_goes_by(workspace, tmp_path):
+    """Without them it could never be better than the winner on validation."""
+    classes = workspace.dataset.classes
+    costs = np.arange(len(classes) ** 2, dtype=float).reshape(len(classes), -1)
+    np.fill_diagonal(costs, 0.0)
+    file = tmp_path / "costs.csv"
+    lines = [",".join(["true", *classes])]
+    lines += [f"{name},{','.join(map(str, row))}" for name, row in zip(classes, costs, strict=True)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    search = {"metric": "validation/expected_cost", "cost_matrix": str(file)}
+    yardstick = measure_probe(workspace, tiny_config(search=search))
+
+    def mean_cost(logits, labels):
+        answers = logits.argmax(axis=1).tolist()
+        return sum(costs[t, a] for t, a in zip(labels.tolist(), answers, strict=True)) / len(labels)
+
+    expected = mean_cost(yardstick.validation_logits, yardstick.validation_labels)
+    result = yardstick.result(np.stack([yardstick.correct] * 2))
+    assert result.validation["expected_cost"].mean == pytest.approx(expected)
+    tested = mean_cost(yardstick.logits, yardstick.labels)
+    assert result.test["expected_cost"].mean == pytest.approx(tested)
+    dearer = {"expected_cost": Score.of([expected + 1.0])}
+    assert is_ahead("validation/expected_cost", result.validation, dearer)

@@ -73,9 +73,9 @@ def of_crossings(curves: Sequence[Sequence[float]], sign: float) -> Iterator[Fin
             "curves_cross_late",
             "note",
             {"correlation": correlation, "trials": len(known), "epoch": most // 2},
-            f"Curves cross late: of {len(known)} finished trials the order at epoch {most // 2} of "
-            f"{most} says nothing about that at the end (rank correlation {correlation:.2f}). A "
-            "rung at or before it stops good trials by chance.",
+            f"Curves cross late: of {len(known)} finished trials the order at epoch {most // 2} "
+            f"of the {most} of the last stage says nothing about that at the end (rank correlation "
+            f"{correlation:.2f}). A rung at or before it stops good trials by chance.",
         )
 
 

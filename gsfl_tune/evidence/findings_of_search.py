@@ -48,8 +48,10 @@ class Searched:
 
     Attributes:
         rungs: Of every trial, in the order of their numbers, its value by rung.
-        values: Values of the trials that came to their end, in the order in which they ended.
-        states: Number of trials by state: COMPLETE, PRUNED, FAIL and others.
+        values: Values of the trials that came to their end and can win, in the order in which they
+            ended.
+        states: Number of trials by state: COMPLETE, PRUNED, FAIL and others, without those that a
+            changed space no longer has.
         sign: 1 where larger values are better, -1 where smaller ones are.
         curves: Of every trial that came to its end, the metric by epoch of its last stage.
         front: Number of configurations on the Pareto front; 0 with a single objective.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,12 @@ def recompute_evidence(
         The content of ``evidence.json``.
 
     Raises:
-        UserError: If the run is not finished, or its images or all of its models are gone.
+        UserError: If the run is not finished, its images or all of its models are gone, or the
+            directory cannot be written to.
     """
     directory = RunDirectory(run)
     results = _results(directory, run)
+    _refuse_unwritable(directory)
     winner = _retrained(directory, results.winner, f"search-{results.winner.trial}", results)
     _refuse_gone(winner, directory, notice)
     workspace = _workspace(directory, winner.config, cache_dir)
@@ -55,16 +58,20 @@ def recompute_evidence(
     if results.groups:
         classes = workspace.dataset.classes
         groups = np.asarray([results.groups[name] for name in classes], dtype=np.int64)
-    return write_evidence(
-        directory,
-        workspace,
-        winner,
-        control,
-        predictions=predictions,
-        groups=groups,
-        calibrated=results.winner.calibration,
-        notice=notice,
-    )
+    try:
+        return write_evidence(
+            directory,
+            workspace,
+            winner,
+            control,
+            predictions=predictions,
+            groups=groups,
+            calibrated=results.winner.calibration,
+            notice=notice,
+        )
+    except OSError as error:
+        place = error.filename2 or error.filename or directory.path
+        raise _cannot_be_written(place, error) from error
 
 
 def _results(directory: RunDirectory, given: str | Path) -> Results:
@@ -77,6 +84,19 @@ def _results(directory: RunDirectory, given: str | Path) -> Results:
     if not directory.results_file.is_file():
         raise UserError(f"{given}: the run is not finished; evidence is about its tested winner")
     return read_results(directory.results_file)
+
+
+def _refuse_unwritable(directory: RunDirectory) -> None:
+    """Refuses a run of somebody else, or on a read-only disk, before minutes of work."""
+    try:
+        with TemporaryFile(dir=directory.path):
+            pass
+    except OSError as error:
+        raise _cannot_be_written(directory.path, error) from error
+
+
+def _cannot_be_written(place: Path | str, error: OSError) -> UserError:
+    return UserError(f"{place}: cannot be written ({error.strerror or error})")
 
 
 def _retrained(

@@ -72,6 +72,7 @@ class _Attempts:
     def __init__(self, notice: Callable[[str], None]) -> None:
         self._notice = notice
         self.notes: list[str] = []
+        self.failures: list[str] = []
 
     def __call__(self, what: str, compute: Callable[[], Any]) -> Any:
         try:
@@ -85,6 +86,7 @@ class _Attempts:
     def failed(self, what: str, error: Exception) -> dict[str, str]:
         """Reports what could not be computed; a missing picture never fails a run."""
         reason = f"{type(error).__name__}: {error}"
+        self.failures.append(what)
         self._notice(f"evidence: {what} could not be computed ({reason}); the rest was computed")
         return {"error": reason}
 
@@ -150,6 +152,8 @@ def write_evidence(
     content["pictures"] = [picture.to_json() for picture in pictures]
     if attempt.notes:
         content["notes"] = attempt.notes
+    if attempt.failures:
+        content["failed"] = attempt.failures
     write_json(run.evidence_file, content)
     _remove_others(folder, pictures)
     return content

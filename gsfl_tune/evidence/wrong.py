@@ -86,7 +86,9 @@ def wrong_pictures(
     parts = _unit(model.latents("test", ascending).discriminative)
     parts = parts[np.searchsorted(ascending, asked)]
     wanted = {each[key] for each in shown for key in ("label", "predicted")}
-    index = candidates(dataset.pool.labels, wanted)
+    # With `data.shots` no model was trained on the validation images of the pool.
+    trained = dataset.final_index
+    index = trained[candidates(dataset.pool.labels[trained], wanted)]
     known = _unit(model.latents("pool", index).discriminative)
     labels = dataset.pool.labels[index]
     squares = dataset.test.gather(asked)

@@ -15,6 +15,7 @@ from gsfl_tune.run.results import Probe, Score
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.metrics import classification_metrics
 from gsfl_tune.training.predictions import right
+from gsfl_tune.training.scoring import costs_of
 from gsfl_tune.training.temperature import calibrate
 
 
@@ -29,6 +30,7 @@ class Yardstick:
         validation: Validation metrics of a fit on the training images alone.
         validation_logits: (V, C) logits of that fit.
         validation_labels: (V,) classes.
+        costs: (C, C) costs of answers that the search goes by, if it does.
     """
 
     probe: LinearProbe
@@ -37,6 +39,7 @@ class Yardstick:
     validation: dict[str, float]
     validation_logits: NDArray[np.float32]
     validation_labels: NDArray[np.int64]
+    costs: NDArray[np.float64] | None = None
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -49,8 +52,9 @@ class Yardstick:
         Args:
             winner_correct: (seeds, N) whether the winner was right about the test images.
         """
+        tested = classification_metrics(self.logits, self.labels, ranked=RANKED, costs=self.costs)
         return Probe(
-            test=Score.table([classification_metrics(self.logits, self.labels, ranked=RANKED)]),
+            test=Score.table([tested]),
             difference=difference(winner_correct, self.correct),
             validation=Score.table([self.validation]),
             strength=self.probe.strength,
@@ -66,7 +70,7 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
 
     Args:
         workspace: Data and caches.
-        config: Determines backbone, image size and pooling.
+        config: Determines backbone, image size and pooling, and the costs of answers.
     """
     dataset = workspace.dataset
     pool = workspace.features(config).float().numpy()
@@ -80,13 +84,19 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
         class_count=dataset.class_count,
         refit=len(dataset.final_index) > len(train),
     )
+    costs = costs_of(config.search, dataset.classes)
     return Yardstick(
         probe=tuned.probe,
         logits=tuned.probe.logits(workspace.features(config, "test").float().numpy()),
         labels=np.asarray(dataset.test.labels, dtype=np.int64),
         validation=classification_metrics(
-            tuned.validation_logits, labels[validation], ranked=RANKED, own_threshold=True
+            tuned.validation_logits,
+            labels[validation],
+            ranked=RANKED,
+            costs=costs,
+            own_threshold=True,
         ),
         validation_logits=tuned.validation_logits,
         validation_labels=np.asarray(labels[validation], dtype=np.int64),
+        costs=costs,
     )

@@ -49,6 +49,7 @@ class Answer:
         commands: A purpose and its command.
         versions: Library and version.
         trained_on: Which images the models were retrained on.
+        covered: Says what the intervals of the table cover; empty where it has none.
     """
 
     finished: bool
@@ -70,6 +71,7 @@ class Answer:
     commands: list[tuple[str, str]] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
     trained_on: str = "training and validation images"
+    covered: str = ""
 
 
 def answer(files: RunFiles) -> Answer:
@@ -124,6 +126,18 @@ def _finished(files: RunFiles, results: Results) -> Answer:
         commands=_commands(files, winner),
         versions=_versions(results.environment),
         trained_on=_trained_on(files),
+        covered=_covered(winner.interval),
+    )
+
+
+def _covered(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    if interval.covers_seeds:
+        return "The interval of an accuracy is over seeds and test images."
+    return (
+        "The interval of an accuracy is over the test images alone: what another seed would change "
+        "is not known."
     )
 
 
@@ -267,7 +281,7 @@ def _versions(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _looks(files: RunFiles) -> Iterator[str]:
     """Lists problems other than the findings, for a run in any state."""
-    trials = files.study(SEARCH)
+    trials = [trial for trial in files.study(SEARCH) if not trial.outside]
     failed = sum(trial.state == "FAIL" for trial in trials)
     if failed and failed * 5 >= len(trials):
         yield f"{failed} of {len(trials)} trials failed: see the reasons under Search."

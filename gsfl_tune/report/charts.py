@@ -235,7 +235,8 @@ def _pareto(files: RunFiles, trials: Sequence[TrialRecord]) -> list[dict[str, An
     points = files.content.get("pareto")
     if isinstance(points, list):
         return [dict(point) for point in points]
-    known = [(t.latency, -t.value, t.number) for t in trials if t.latency and t.value is not None]
+    able = [t for t in trials if t.feasible]
+    known = [(t.latency, -t.value, t.number) for t in able if t.latency and t.value is not None]
     front: list[dict[str, Any]] = []
     for latency, worse, number in sorted(known):
         if not front or -worse > front[-1]["accuracy"]:

@@ -3,13 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from math import ceil, floor, inf
 from typing import Any
 
 from gsfl_tune.report.trials import TrialRecord
 
 # Seconds without a trial that count as a pause, for versions that did not record drivers.
 _PAUSE = 300.0
+# Seconds that all differences of time zones are multiples of.
+_ZONE = 900.0
+# Clocks of machines differ, and work is written down a little after its end.
+_SLACK = 60.0
+
+
+def in_this_zone(
+    trials: Sequence[TrialRecord],
+    drivers: Sequence[Mapping[str, Any]],
+    stretches: Iterable[Mapping[str, Any]],
+) -> list[TrialRecord]:
+    """Moves trials to the times at which drivers and workers were there.
+
+    The table of trials has the local time of the machine that searched, but not its zone. Those of
+    drivers and workers are seconds since 1970.
+
+    Args:
+        trials: All trials of a run, read as if the table had the local time of this machine.
+        drivers: See `SearchClock`.
+        stretches: See `SearchClock`.
+    """
+    begun = {(t.study, t.number): t.begin for t in trials if t.begin is not None}
+    ended = {(t.study, t.number): t.end for t in trials if t.end is not None}
+    # A trial has its work within its own times, and these within those of the drivers.
+    least, most = -inf, inf
+    for each in stretches:
+        key = str(each.get("study")), each.get("trial", -1)
+        most = min(most, float(each["begin"]) - begun.get(key, -inf))
+        least = max(least, float(each["end"]) - ended.get(key, inf))
+    sessions = _sessions(drivers, ())
+    if sessions and begun:
+        least = max(least, sessions[0][0] - min(begun.values()))
+    # Of a driver that was killed the end is not known.
+    if sessions and ended and "ending" in drivers[-1]:
+        most = min(most, sessions[-1][1] - max(ended.values()))
+    least, most = least - _SLACK, most + _SLACK
+    zone = 0.0
+    if least > 0:
+        zone = _ZONE * ceil(least / _ZONE)
+    elif most < 0:
+        zone = _ZONE * floor(most / _ZONE)
+    if zone == 0 or not least <= zone <= most:
+        return list(trials)
+    return [replace(t, begin=_plus(t.begin, zone), end=_plus(t.end, zone)) for t in trials]
+
+
+def _plus(instant: float | None, seconds: float) -> float | None:
+    return None if instant is None else instant + seconds
 
 
 class SearchClock:

@@ -11,8 +11,10 @@ from markupsafe import Markup, escape
 
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.report.page import embedded, environment, policy, static
+from gsfl_tune.report.results import begun
 from gsfl_tune.report.tables import duration
 from gsfl_tune.report.trials import Curve
+from gsfl_tune.run.results import SEEDS_AND_IMAGES
 
 SCRIPTS = ("draw.js", "compare.js", "page.js")
 
@@ -30,6 +32,7 @@ def comparison_page(content: Mapping[str, Any], curves: Sequence[Curve]) -> str:
     same_metric = len({run["metric"] for run in runs}) == 1
     pages = environment()
     pages.filters.setdefault("breakable", _breakable)
+    compared = [each for each in content["differences"] if each["mean"] is not None]
     return pages.get_template("comparison.html").render(
         content=content,
         runs=[_row(run) for run in runs],
@@ -38,7 +41,8 @@ def comparison_page(content: Mapping[str, Any], curves: Sequence[Curve]) -> str:
         curved=[run["name"] for run, curve in zip(runs, curves, strict=True) if curve.values],
         progressed=same_metric and any(run["best_so_far"] for run in runs),
         same_metric=same_metric,
-        compared=[each for each in content["differences"] if each["mean"] is not None],
+        compared=compared,
+        covered=_covered(compared),
         policy=policy(script),
         style=Markup(static("report.css") + static("compare.css")),
         script=Markup(script),
@@ -58,15 +62,25 @@ def comparison_page(content: Mapping[str, Any], curves: Sequence[Curve]) -> str:
                         "mean": run["mean"],
                         "low": run["interval"]["low"],
                         "high": run["interval"]["high"],
+                        "method": run["interval"]["method"],
                     }
-                    for run in content["differences"]
-                    if run["mean"] is not None
+                    for run in compared
                 ],
             }
         ),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"),
         version=version("gsfl-tune"),
     )
+
+
+def _covered(compared: Sequence[Mapping[str, Any]]) -> str:
+    """Says what the intervals of the differences cover."""
+    alone = [each["run"] for each in compared if each["interval"]["method"] != SEEDS_AND_IMAGES]
+    if not alone:
+        return "over seeds and test images"
+    if len(alone) == len(compared):
+        return "over the test images alone: what another training would change is not known"
+    return f"over seeds and test images, for {', '.join(alone)} over the test images alone"
 
 
 def _breakable(path: str) -> Markup:
@@ -78,7 +92,7 @@ def _breakable(path: str) -> Markup:
 def _row(run: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **run,
-        "begun": sum(run["trials"].values()),
+        "begun": begun(run["trials"]),
         "best": metric_of(run["metric"]).text(run["best"]),
         "time": duration(run["search_seconds"]) if run["search_seconds"] else "–",
     }

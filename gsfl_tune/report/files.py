@@ -13,6 +13,7 @@ import pandas as pd
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.experiment.heads import HEADS
+from gsfl_tune.report.clock import in_this_zone
 from gsfl_tune.report.results import RunResults, load_results, read_table
 from gsfl_tune.report.trials import Curve, TrialRecord, trial_records
 from gsfl_tune.run import EpochLog, RunDirectory, WorkerLog
@@ -131,17 +132,26 @@ def read_run(run: str | Path, curves: CurveReader | None = None) -> RunFiles:
     directory = results.run
     problems: list[str] = []
     evidence = _mapping(directory.evidence_file, problems)
+    manifest = _mapping(directory.manifest_file, problems) or {}
+    stretches = WorkerLog(directory).read()
+    trials = read_trials(directory, results.metric, results.trials, curves)
     return RunFiles(
         results=results,
         experiment=_experiment(directory.experiment_file, problems),
         content=_mapping(directory.results_file, problems) or {},
-        manifest=_mapping(directory.manifest_file, problems) or {},
+        manifest=manifest,
         data=_mapping(directory.data_file, problems) or {},
         evidence=evidence,
-        trials=read_trials(directory, results.metric, results.trials, curves),
-        stretches=WorkerLog(directory).read(),
+        trials=in_this_zone(trials, _drivers(manifest), stretches),
+        stretches=stretches,
         problems=problems,
     )
+
+
+def _drivers(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = manifest.get("drivers")
+    known = found if isinstance(found, list) else []
+    return [each for each in known if isinstance(each, dict)]
 
 
 def _experiment(path: Path, problems: list[str]) -> Experiment | None:
@@ -204,6 +214,11 @@ def _absent(files: RunFiles, key: str) -> str:
     spec = HEADS.get(str(head))
     if key in _GROUPED and spec is not None and not spec.grouped:
         return f"The winner has a {head} head: without groups there are no {_GROUPED[key]}."
+    if key in _GROUPED and spec is not None and not spec.shared:
+        return (
+            f"The winner has a {head} head: its groups serve the loss alone, and it has no shared "
+            f"part to test. This part ({_GROUPED[key]}) does not apply to it."
+        )
     notes = (files.evidence or {}).get("notes") or ()
     told = [str(note) for note in notes if _NOTED.get(key, key) in str(note)]
     if told:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.report.files import RunFiles
 from gsfl_tune.report.pictures import Picture, Pictures
 
@@ -51,8 +52,23 @@ def class_names(files: RunFiles) -> list[str]:
 
 
 def groups_of(files: RunFiles) -> dict[str, int]:
-    """Maps each class to its group; empty for a plain winner."""
+    """Maps each class to its group; empty for a winner without a shared part."""
     return files.results.results.groups if files.results.results else {}
+
+
+def no_groups(files: RunFiles) -> str:
+    """Says why there are no groups to show."""
+    if files.results.results is None:
+        return "The run is not finished: the winner decides the groups."
+    head = files.results.results.winner.config.get("model", {}).get("head")
+    spec = HEADS.get(str(head))
+    if spec is None:
+        return "The results list no groups of the winner."
+    if not spec.grouped:
+        return f"The winner has no groups: its head is {head}."
+    if not spec.shared:
+        return f"The winner was trained with groups, which serve the loss of its {head} head alone."
+    return "The results do not list the groups of the winner."
 
 
 def class_rows(files: RunFiles) -> list[ClassRow]:

@@ -88,6 +88,7 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
             classes=model.class_rows(files),
             pairs=model.pairs(files, pictures),
             class_groups=model.class_groups(files, pictures),
+            no_groups=model.no_groups(files),
             pictures=pictures,
             grouped=bool(model.groups_of(files)),
             confusion=model.confusion_chart(files) is not None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,15 @@ def _replicates(row: Any) -> dict[str, Any]:
         return {}
     error = row.get("error")
     return {"error": None if pd.isna(error) else float(error), "replicates": int(count)}
+
+
+def begun(counts: Mapping[str, int]) -> int:
+    """Counts the trials that have begun: a budget of trials limits these.
+
+    Args:
+        counts: Numbers of trials by state.
+    """
+    return sum(count for state, count in counts.items() if state != "WAITING")
 
 
 def load_results(run: str | Path) -> RunResults:

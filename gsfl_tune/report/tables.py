@@ -47,7 +47,7 @@ class ResultsView:
             yield findings
         yield _configuration(results.winner)
         if results.pareto:
-            yield _front(results.pareto, results.winner.trial, self.run.run)
+            yield _front(results, self.run.run)
         yield from evidence_parts(load_evidence(self.run.run.evidence_file))
         yield from self._rest()
 
@@ -271,10 +271,12 @@ def _spread(error: float | None) -> str:
     return "" if error is None else f" ± {error:.2g}"
 
 
-def _front(entries: list[dict[str, Any]], winner: int | None, run: RunDirectory) -> RenderableType:
+def _front(results: Results, run: RunDirectory) -> RenderableType:
+    entries, winner = results.pareto, results.winner.trial
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", justify="right", min_width=5)
-    table.add_column("accuracy", justify="right", no_wrap=True)
+    # Whatever its key is called, it is the first objective.
+    table.add_column(Text(metric_of(results.metric).name), justify="right", no_wrap=True)
     keys = [key for key in entries[0] if key not in _NO_OBJECTIVE]
     for key in keys:
         title = Text(_HEADS.get(key, metric_of(key).name))

@@ -16,6 +16,8 @@ from gsfl_tune.run import StudyName
 
 RUNG = "rungs."
 PRETRAINING = "pretrain_knn."
+# Begin of the reason of a trial that a changed space no longer has; see docs/troubleshooting.md.
+_OUTSIDE = "outside the changed space"
 # Most points of a curve that a screen can show; longer curves are thinned.
 MOST_POINTS = 120
 
@@ -76,6 +78,7 @@ class TrialRecord:
         curve: The metric by epoch, of the first training.
         error: Standard error of the value, the mean over trainings on other folds or seeds.
         replicates: Number of these trainings that have ended; None where trials have one.
+        feasible: Whether it breaks no constraint of the search; only such a trial can win.
     """
 
     study: str
@@ -97,6 +100,12 @@ class TrialRecord:
     curve: Curve = field(default_factory=Curve)
     error: float | None = None
     replicates: int | None = None
+    feasible: bool = True
+
+    @property
+    def outside(self) -> bool:
+        """Returns whether it only counts as failed because a changed space lacks it."""
+        return self.state == "FAIL" and (self.reason or "").startswith(_OUTSIDE)
 
     @property
     def last(self) -> float | None:
@@ -152,6 +161,7 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
         curve=found,
         error=_finite(row.get("error")),
         replicates=_whole(row.get("replicates")),
+        feasible=_missing(row.get("feasible")) or bool(row.get("feasible")),
     )
 
 
@@ -193,8 +203,12 @@ def failures(trials: Sequence[TrialRecord]) -> list[Failures]:
 def best_so_far(
     trials: Sequence[TrialRecord], *, maximize: bool
 ) -> list[tuple[float, float, TrialRecord]]:
-    """Returns finished trials that beat all earlier ones: (time of its end, value, trial)."""
-    finished = [t for t in trials if t.state == "COMPLETE" and t.value is not None and t.end]
+    """Returns finished trials that beat all earlier ones: (time of its end, value, trial).
+
+    Trials that break a constraint are left out: none of them can win.
+    """
+    ended = [t for t in trials if t.state == "COMPLETE" and t.feasible]
+    finished = [t for t in ended if t.value is not None and t.end]
     best: list[tuple[float, float, TrialRecord]] = []
     for trial in sorted(finished, key=lambda each: each.end or 0.0):
         value = trial.value or 0.0

@@ -8,7 +8,7 @@ import os
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -49,8 +49,7 @@ def wait_for_run(run: str | Path, look_seconds: float = 0.5) -> None:
             names = []
         except OSError as error:
             raise UserError(f"{run}: not a run directory ({error.strerror})") from error
-        # While a driver checks and measures, the names of its files begin with a dot.
-        if any(not name.startswith(".") and name != directory.plan_file.name for name in names):
+        if not _may_begin(directory, names):
             # The search may have begun since the first check.
             if directory.experiment_file.is_file():
                 return
@@ -58,6 +57,16 @@ def wait_for_run(run: str | Path, look_seconds: float = 0.5) -> None:
                 f"{run}: not a run directory (there is no {directory.experiment_file.name} in it)"
             )
         time.sleep(look_seconds)
+
+
+def _may_begin(directory: RunDirectory, names: Iterable[str]) -> bool:
+    """Returns whether a directory without an experiment holds only what a driver writes before."""
+    if {directory.lock_file.name, directory.journal.name} <= set(names):
+        # A driver on a new machine fetches its run from a storage: the journal, then the rest.
+        return True
+    # While a driver checks and measures, the names of its further files begin with a dot.
+    early = {directory.plan_file.name, directory.starter_file.name}
+    return all(name.startswith(".") or name in early for name in names)
 
 
 class LivePage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,16 @@ def clean(run: str | Path, *, retrained: bool = False) -> Cleaning:
         What was removed; a file that could not be removed is in `Cleaning.keep`.
 
     Raises:
-        UserError: If it is not a run directory, or a driver works on it.
+        UserError: If it is not a run directory, a driver works on it, or it cannot be written to.
     """
     plan_cleaning(run, retrained=retrained)  # refuses before the lock is written
     directory = RunDirectory(run)
-    with run_lock(directory):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(run_lock(directory))
+        except OSError as error:
+            where, why = error.filename or directory.path, error.strerror or error
+            raise UserError(f"{where}: cannot be written ({why}); nothing was removed") from error
         # Looked at again: a driver may have gone on in between. The lock is this process's own.
         plan = _plan(directory, _state_without_lock(directory), retrained)
         gone, kept = [], list(plan.keep)

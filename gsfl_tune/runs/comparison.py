@@ -102,11 +102,21 @@ class Pair:
             return f"{words}; no difference is shown."
         word = "better" if found.mean > 0 else "worse"
         if not interval.covers_seeds:
-            return (
-                f"{words}; with this one seed {self.name} is {word}, whether another training is, "
-                "too, is not known: not settled."
-            )
+            return f"{words}; {self._of_one_seed(word)}: not settled."
         return f"{words}; the winner of {self.name} is {word} than that of {self.against}."
+
+    def _of_one_seed(self, word: str) -> str:
+        """Says whose single training is the reason why nothing is settled."""
+        names = self.name, self.against
+        single = [name for name, seeds in zip(names, self.seeds, strict=True) if seeds == 1]
+        if len(single) == 1:
+            (name,) = single
+            return (
+                f"with the one seed of {name}, {self.name} is {word}; whether it is with another "
+                f"training of {name}, too, is not known"
+            )
+        many = "this one seed" if not single else "one seed of each"
+        return f"with {many}, {self.name} is {word}; whether another training is, too, is not known"
 
 
 @dataclass(frozen=True)

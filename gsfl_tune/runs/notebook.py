@@ -15,6 +15,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.report.files import CurveReader, RunFiles, read_run
+from gsfl_tune.report.results import begun
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.results import Outcome, Results
@@ -257,7 +258,7 @@ class Run:
 
     def _facts(self) -> dict[str, str]:
         found = self._files.results
-        facts = {"state": str(self.state), "trials": f"{sum(found.counts.values())} trials"}
+        facts = {"state": str(self.state), "trials": f"{begun(found.counts)} trials"}
         best = self.best
         if best is not None:
             facts["best"] = f"best {metric_of(found.metric).text(best['value'])}"

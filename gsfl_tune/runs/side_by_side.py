@@ -10,6 +10,7 @@ from rich.text import Text
 
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.report.comparison import comparison_page
+from gsfl_tune.report.results import begun
 from gsfl_tune.report.trials import Curve
 from gsfl_tune.run import write_text
 from gsfl_tune.runs.comparison import ABSENT, Comparison
@@ -54,7 +55,7 @@ def _print_runs(comparison: Comparison, console: Console) -> None:
         table.add_row(
             Text(run.name),
             Text(run.state, STYLES[run.state]),
-            str(sum(run.files.results.counts.values())),
+            str(begun(run.files.results.counts)),
             ABSENT if run.trial is None else str(run.trial),
             Text(best if comparison.same_metric or run.best is None else f"{best} {metric.name}"),
             ABSENT if winner is None else f"{100 * winner.test['accuracy'].mean:.1f} %",

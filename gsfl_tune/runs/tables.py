@@ -14,6 +14,7 @@ from rich.text import Text
 
 from gsfl_tune.activity import duration
 from gsfl_tune.experiment.units import decimal_size
+from gsfl_tune.report.results import begun
 from gsfl_tune.runs.cleaning import RETRAINED, Cleaning, Removable
 from gsfl_tune.runs.listing import RunSummary
 
@@ -133,10 +134,10 @@ def _state(run: RunSummary) -> str:
 
 
 def _trials(run: RunSummary) -> str:
-    begun = sum(run.trials.values())
-    if run.state.name == "finished" or run.planned is None or begun >= run.planned:
-        return str(begun)
-    return f"{begun} of {run.planned}"
+    count = begun(run.trials)
+    if run.state.name == "finished" or run.planned is None or count >= run.planned:
+        return str(count)
+    return f"{count} of {run.planned}"
 
 
 def _place(path: Path, folder: Path) -> str:

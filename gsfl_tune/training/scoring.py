@@ -33,6 +33,22 @@ def numbers_of_method(
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
+def costs_of(search: SearchConfig, classes: Sequence[str]) -> np.ndarray | None:
+    """Returns the (C, C) costs of answers that a search goes by; None where it names no file.
+
+    Whatever is compared with a training is scored with the same costs.
+
+    Args:
+        search: The section `search`.
+        classes: C class names, in the order of the labels.
+
+    Raises:
+        UserError: If the file of costs cannot be read.
+    """
+    path = search.cost_matrix
+    return None if path is None else load_cost_matrix(path, classes)
+
+
 class Scoring:
     """Scores the predictions of one training.
 
@@ -75,5 +91,4 @@ class Scoring:
 
     @cached_property
     def _costs(self) -> np.ndarray | None:
-        path = self._search.cost_matrix
-        return None if path is None else load_cost_matrix(path, self._classes())
+        return costs_of(self._search, self._classes())

@@ -66,6 +66,10 @@ def test_seeds_of_a_frozen_backbone_are_one_backbone_and_heads(run, tmp_path, ca
     told = ensemble_of([1, 2], [], tested)
     assert row["test"] == pytest.approx(told.test["accuracy"].mean)
     assert row["nll"] == pytest.approx(told.test["nll"].mean, rel=1e-3)
+    # With costs, as of every other model: an error that costs 1 is the rate of errors.
+    costs = 1.0 - np.eye(tested[0].logits.shape[1])
+    dear = ensemble_of([1, 2], [], tested, costs).test
+    assert dear["expected_cost"].mean == pytest.approx(1 - dear["accuracy"].mean)
     assert row["ece"] == pytest.approx(told.test["ece"].mean, abs=1e-3)
     with pytest.raises(BundleError, match=r"an ensemble of 2 network\(s\)"):
         _ = bundle.network

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gsfl_tune.evidence import Searched
+from gsfl_tune.evidence.findings_of_curves import of_crossings
 
 from .test_findings import codes, world
 
@@ -75,6 +76,9 @@ def test_curves_that_cross_late():
         for number in range(8)
     ]
     assert codes(world(), searched=Searched(curves=crossing)) == ["curves_cross_late"]
+    # Epochs of the chart, where the finding is shown too, are those of all stages.
+    (found,) = of_crossings(crossing, 1.0)
+    assert "the order at epoch 15 of the 30 of the last stage says nothing" in found.sentence
     assert codes(world(), searched=Searched(curves=crossing[:7])) == []
     assert codes(world(), searched=Searched(curves=curves(settled))) == []
     # The rungs that decided nothing are told once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -119,3 +120,34 @@ def test_the_command_prints_numbers_and_changes_nothing_else(
     assert max(map(len, lines)) <= 80
     assert main(["evidence", str(tmp_path / "nowhere")]) == 2
     assert "no such run directory" in capsys.readouterr().err
+
+
+def test_pictures_that_fail_are_a_part_that_failed(run_copy, cache_dir, capsys, monkeypatch):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))
+    shutil.rmtree(run_copy / "evidence", ignore_errors=True)
+    (run_copy / "evidence").write_text("no folder")
+    assert main(["evidence", str(run_copy)]) == 1
+    assert "pictures of confused pairs could not be computed" in capsys.readouterr().err
+    content = read_json(run_copy / "evidence.json")
+    assert content["pictures"] == []
+    assert "pictures of confused pairs" in content["failed"]
+
+
+def test_a_file_that_cannot_be_written_is_one_message(run_copy, cache_dir, capsys, monkeypatch):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))
+    file = run_copy / "evidence.json"
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    assert main(["evidence", str(run_copy)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"{file}: cannot be written (Is a directory)")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_run_of_somebody_else_is_refused_before_it_is_computed(run_copy, cache_dir):
+    run_copy.chmod(0o555)
+    try:
+        with pytest.raises(UserError, match=r"small: cannot be written \(Permission denied\)"):
+            recompute_evidence(run_copy, cache_dir=cache_dir, notice=pytest.fail)
+    finally:
+        run_copy.chmod(0o755)

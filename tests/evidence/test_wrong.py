@@ -6,9 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gsfl_tune.evidence.wrong import MOST_LISTED, candidates, wrong_answers, wrong_pictures
+from gsfl_tune.training import Workspace
+from tests.evidence.conftest import retrain, small_config
 
 
 def plain(logits, labels, temperature):
@@ -96,3 +99,25 @@ def test_rows_show_the_image_and_the_nearest_of_both_classes(workspace, retraine
 
     others = [place for place in index.tolist() if place != nearest]
     assert difference(nearest) < min(map(difference, others))
+
+
+def test_with_shots_the_nearest_training_images_are_shots(cache_dir, tmp_path, monkeypatch):
+    """No model was trained on the validation images, which lie in the same pool."""
+    config = small_config(data={"shots": 2})
+    workspace = Workspace.open(config.data, cache_dir=cache_dir, device=torch.device("cpu"))
+    dataset = workspace.dataset
+    assert len(dataset.train_index) < len(dataset.pool)
+    winner = retrain(workspace, config, tmp_path / "winner", (1,))
+    (first,) = winner.models(workspace, 1)
+    predictions = winner.predictions()[0]
+    found = wrong_answers(predictions.logits, predictions.labels, predictions.paths)["images"]
+    assert found
+    own, compared = type(first).latents, []
+
+    def latents(model, part, index):
+        compared.extend(index.tolist() if part == "pool" else ())
+        return own(model, part, index)
+
+    monkeypatch.setattr(type(first), "latents", latents)
+    assert wrong_pictures(tmp_path / "evidence", first, dataset, found)
+    assert set(compared) <= set(dataset.train_index.tolist())

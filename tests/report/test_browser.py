@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from gsfl_tune.report import write_report
+from gsfl_tune.run.results import read_results, write_results
 from tests.report.browser import Visit, launched
 from tests.report.runs import RunMaker
 from tests.report.test_clock import with_a_night
@@ -82,9 +84,14 @@ def test_where_a_search_was_interrupted_is_marked(visit, tmp_path):
 def test_what_only_some_runs_have_is_drawn_too(visit, tmp_path):
     maker = RunMaker(tmp_path / "run").begin().search(latency=True)
     maker.finish(pareto=[(3, 0.5, 2.5), (6, 0.6, 4.0), (9, 0.7, 8.0)])
+    results = read_results(maker.run.results_file)
+    write_results(maker.run.results_file, replace(results, metric="validation/macro_f1"))
     maker.evidence(confusion=None, confusion_groups=[[8, 1, 0], [2, 9, 1], [0, 3, 7]])
     here = visit(write_report(maker.path))
     open_tab(here.page, "search")
+    # The first objective, whatever its key in the file is called.
+    axes = here.page.locator("#fig-pareto svg text.name").all_text_contents()
+    assert axes == ["latency ms", "validation/macro_f1"]
     front = here.page.locator("#fig-pareto svg path[fill='var(--finished)']:not([opacity])")
     assert front.count() == 3
     front.first.hover()

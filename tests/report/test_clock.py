@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pandas as pd
 import pytest
 
 from gsfl_tune.report.charts import SearchCharts
-from gsfl_tune.report.clock import SearchClock
+from gsfl_tune.report.clock import SearchClock, in_this_zone
 from gsfl_tune.report.files import read_run
 from gsfl_tune.report.trials import TrialRecord
 from tests.report.runs import RunMaker
@@ -114,3 +115,45 @@ def test_a_damaged_list_of_drivers_costs_no_chart(interrupted, drivers):
     manifest = json.loads(interrupted.run.manifest_file.read_text())
     interrupted.run.manifest_file.write_text(json.dumps({**manifest, "drivers": drivers}))
     assert SearchCharts(read_run(interrupted.path)).to_json()["best"]["dots"]
+
+
+@pytest.fixture
+def zone(monkeypatch):
+    """Sets the time zone of this process, as another machine would have it."""
+
+    def put(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield put
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("there", ["EAST-2", "WEST+5", "NEPAL-5:45"])
+@pytest.mark.parametrize("known", ["drivers", "workers"])
+def test_another_time_zone_changes_nothing(tmp_path, zone, there, known):
+    """The table of trials has local time: read elsewhere, trials ended before they were trained."""
+    maker = RunMaker(tmp_path / "run").begin().search(20)
+    if known == "drivers":
+        with_a_night(maker)
+        manifest = json.loads(maker.run.manifest_file.read_text())
+        manifest["drivers"][-1]["ending"] = {"state": "interrupted"}
+        maker.run.manifest_file.write_text(json.dumps(manifest))
+    zone("UTC")
+    here = read_run(maker.path)
+    zone(there)
+    files = read_run(maker.path)
+    assert [(t.begin, t.end) for t in files.trials] == [(t.begin, t.end) for t in here.trials]
+    best = SearchCharts(files).to_json()["best"]
+    assert best == SearchCharts(here).to_json()["best"]
+    assert len(best["pauses"]) == (known == "drivers")
+
+
+def test_a_long_preparation_and_a_killed_driver_are_no_time_zone():
+    """The first trial came two hours after its driver, whose end was not written."""
+    trials = [trial(0, 7300.0, 8000.0)]
+    assert in_this_zone(trials, [{"begin": 100.0, "end": 101.0}], []) == trials
+    # Nor is a worker that ended a little after its trial.
+    worked = {**stretch(7310.0, 8200.0, 0), "study": "search", "trial": 0}
+    assert in_this_zone(trials, [{"begin": 100.0, "end": 101.0}], [worked]) == trials

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from gsfl_tune.report import write_report
-from gsfl_tune.run.results import read_results, write_results
+from gsfl_tune.run.results import Ensemble, read_results, write_results
 from tests.report.browser import Visit, launched
+from tests.report.conftest import scores
 from tests.report.runs import RunMaker
 from tests.report.test_page import EVIL
 
@@ -28,7 +29,7 @@ PARAMS = {
     "loss.shared_center": 1e-05,
     "training.head.learning_rate": 0.0075,
 }
-NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: %)?(?: ±.*)?")
+NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: %)?(?: ±.*| \(.* to .*\))?")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,10 @@ def page(tmp_path_factory):
     maker = RunMaker(tmp_path_factory.mktemp("sorting") / "run", names=names)
     maker.begin().search(running=1, latency=True, failed=4).finish().evidence()
     results = read_results(maker.run.results_file)
-    write_results(
-        maker.run.results_file, replace(results, winner=replace(results.winner, params=PARAMS))
-    )
+    # Its accuracy has no interval, and lies between those that have one.
+    ensemble = Ensemble([1, 2, 3], scores(0.695))
+    winner = replace(results.winner, params=PARAMS)
+    write_results(maker.run.results_file, replace(results, winner=winner, ensemble=ensemble))
     table = pd.read_parquet(maker.run.trials_parquet)
     table.loc[table["number"] == 2, "reason"] = "CUDA out of memory"
     table.to_parquet(maker.run.trials_parquet)

@@ -90,6 +90,16 @@ def test_objectives_that_are_means_are_shown_with_their_errors(begun):
     assert "replicates" not in text.partition("Pareto front")[2]
 
 
+def test_the_first_objective_of_a_front_has_its_own_name(begun):
+    entry = {"trial": 7, "accuracy": 0.7, "size_mb": 1.25, "params": {}, "config": {}}
+    write_results(
+        RunDirectory(begun).results_file,
+        make_results(metric="validation/macro_f1", pareto=[entry]),
+    )
+    front = text_of(begun).partition("Pareto front")[2].splitlines()
+    assert front[1].split() == ["trial", "macro_f1", "MB", "parameters"]
+
+
 def test_the_front_of_two_objectives_is_shown_with_the_command_that_chooses(begun):
     winner = make_results().winner.trial
     params = {"model.backbone": "resnet18", "loss.shared_center": 0.0751234}

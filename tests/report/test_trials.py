@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
+from gsfl_tune.report.charts import SearchCharts
 from gsfl_tune.report.files import CurveReader, read_run
 from gsfl_tune.report.trials import Curve, TrialRecord, best_so_far, failures
 from tests.report.runs import RunMaker
@@ -74,3 +77,22 @@ def test_best_so_far_follows_the_direction_and_the_clock():
     trials = [ended(0, 0.5, 30.0), ended(1, 0.4, 10.0), ended(2, 0.6, 20.0), ended(3, 0.6, 40.0)]
     assert [t.number for *_, t in best_so_far(trials, maximize=True)] == [1, 2]
     assert [t.number for *_, t in best_so_far(trials, maximize=False)] == [1]
+
+
+def test_a_trial_that_breaks_a_constraint_is_never_the_best_so_far(tmp_path):
+    """The page drew it as the best line, while its leaderboard named another trial."""
+    run = RunMaker(tmp_path / "run").begin().search(trials=12, failed=0, latency=True)
+    table = pd.read_parquet(run.run.trials_parquet)
+    complete = table[table["state"] == "COMPLETE"]
+    best = int(complete.loc[complete["value"].idxmax(), "number"])
+    table["feasible"] = [
+        None if state != "COMPLETE" else number != best
+        for state, number in zip(table["state"], table["number"], strict=True)
+    ]
+    table.to_parquet(run.run.trials_parquet)
+    files = read_run(run.path)
+    steps = best_so_far(files.study("search"), maximize=True)
+    assert steps[-1][2].number == files.results.leaderboard(1)[0]["trial"] != best
+    charts = SearchCharts(files)
+    assert best not in [number for *_, number in charts.to_json()["best"]["lines"][0]["steps"]]
+    assert best not in [point["trial"] for point in charts.pareto]

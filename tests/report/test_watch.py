@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -242,6 +243,25 @@ def test_started_before_the_run_it_waits_for_it(tmp_path):
         process.terminate()
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "early",
+    [(".lock", "starter.yaml"), (".lock", "study.journal", "trials", "run.json")],
+    ids=["of images", "from a storage"],
+)
+def test_a_run_that_has_just_begun_is_waited_for(tmp_path, early):
+    """`search` prints the command that watches it long before it writes the experiment."""
+    run = RunDirectory(tmp_path)
+    for name in early:
+        (run.path / name).write_text("")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(watch.wait_for_run, run.path, 0.01)
+        # What is refused is refused at the first look.
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        run.experiment_file.write_text("name: birds\n")
+        waiting.result(timeout=30)
 
 
 def test_what_is_no_run_directory_is_not_waited_for(tmp_path):

@@ -219,3 +219,14 @@ def test_checkpoints_of_further_folds_go_with_their_trial(run):
     assert "trials/3/replicate-2/checkpoint.pt" in gone
     assert "control/trials/4/replicate-3/checkpoint.pt" in gone
     assert "trials/11/replicate-2/checkpoint.pt" in kept
+
+
+def test_a_run_that_cannot_be_locked_is_refused_in_a_line(run, capsys):
+    """It may be somebody else's, or on a disk that is mounted read-only."""
+    run.lock_file.unlink(missing_ok=True)
+    run.lock_file.mkdir()
+    before = sorted(run.path.rglob("*"))
+    assert main(["clean", str(run.path), "--yes"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == f"{run.lock_file}: cannot be written (Is a directory); nothing was removed"
+    assert sorted(run.path.rglob("*")) == before

@@ -15,7 +15,7 @@ from gsfl_tune.experiment import UserError
 from gsfl_tune.report.trials import Curve
 from gsfl_tune.run import read_json, write_json
 from gsfl_tune.runs import compare_runs
-from gsfl_tune.runs.side_by_side import bars
+from gsfl_tune.runs.side_by_side import bars, write_page
 from tests.report.runs import RunMaker
 from tests.runs.made import answers, finished_run, shuffled
 
@@ -67,6 +67,42 @@ def test_the_same_configuration_is_not_shown_to_differ(tmp_path):
     pair = only(compare_runs(runs))
     assert pair.difference.mean == 0
     assert "no difference is shown" in pair.sentence
+
+
+@pytest.mark.parametrize(
+    ("single", "words"),
+    [
+        ("a", "with the one seed of a, b is better; whether it is with another training of a"),
+        ("b", "with the one seed of b, b is better; whether it is with another training of b"),
+        ("ab", "with one seed of each, b is better; whether another training is"),
+    ],
+)
+def test_it_is_said_whose_single_seed_settles_nothing(tmp_path, single, words):
+    runs = {
+        "a": finished_run(tmp_path / "a", answers(1, right=0.3)),
+        "b": finished_run(tmp_path / "b", answers(2, right=0.9)),
+    }
+    for name in single:
+        results = read_json(runs[name].results_file)
+        results["winner"]["seeds"] = results["winner"]["seeds"][:1]
+        write_json(runs[name].results_file, results)
+    found = compare_runs([run.path for run in runs.values()])
+    sentence = only(found).sentence
+    assert words in sentence
+    assert sentence.endswith("too, is not known: not settled.")
+    # The caption of the chart says the same as the sentence.
+    page = write_page(found, tmp_path / "page.html").read_text()
+    assert "the 95 % interval over the test images alone: what another training" in page
+    assert "over seeds and test images" not in page
+
+
+def test_intervals_that_cover_seeds_and_one_that_does_not(tmp_path):
+    runs = [finished_run(tmp_path / name, answers(k)) for k, name in enumerate("abc")]
+    results = read_json(runs[2].results_file)
+    results["winner"]["seeds"] = results["winner"]["seeds"][:1]
+    write_json(runs[2].results_file, results)
+    page = write_page(compare_runs([run.path for run in runs]), tmp_path / "page.html").read_text()
+    assert "over seeds and test images, for c over the test images alone" in page
 
 
 def renamed(predictions, change):

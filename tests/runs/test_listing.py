@@ -17,7 +17,8 @@ from gsfl_tune.experiment import UserError
 from gsfl_tune.run import read_json, run_lock, write_json
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.run.running_estimate import RunningEstimate
-from gsfl_tune.runs import find_runs, state_of, summarise
+from gsfl_tune.runs import Run, compare_runs, find_runs, state_of, summarise
+from gsfl_tune.runs.side_by_side import print_comparison, write_page
 from gsfl_tune.runs.tables import print_runs
 from tests.report.runs import RunMaker
 
@@ -193,3 +194,24 @@ def test_no_runs_is_an_answer_and_no_folder_is_bad_input(tmp_path, capsys):
     with pytest.raises(UserError, match="found nothing there, allowed is a folder"):
         find_runs(tmp_path / "none")
     assert main(["runs", str(tmp_path / "none")]) == 2
+
+
+def test_trials_that_only_wait_have_not_begun(tmp_path, capsys):
+    """Twenty configurations were enqueued: two of them have begun, of 30."""
+    maker = made(tmp_path / "runs" / "run").search(22, running=2, failed=0)
+    table = pd.read_parquet(maker.run.trials_parquet)
+    table["state"] = ["RUNNING" if number < 2 else "WAITING" for number in table["number"]]
+    table.to_parquet(maker.run.trials_parquet)
+    shutil.rmtree(maker.run.trials())
+    runs = find_runs(tmp_path / "runs")
+    assert runs[0].trials == {"RUNNING": 2, "WAITING": 20}
+    print_runs(runs, tmp_path / "runs")
+    assert " 2 of 30 " in capsys.readouterr().out
+    assert "2 trials" in repr(Run(maker.path))
+    assert "22 trials" not in repr(Run(maker.path))
+    other = made(tmp_path / "other").path
+    comparison = compare_runs([maker.path, other])
+    print_comparison(comparison)
+    assert re.search(r"\brun +\w+ +2 ", capsys.readouterr().out)
+    page = write_page(comparison, tmp_path / "page.html").read_text()
+    assert re.search(r'<th scope="row">run</th><td>\w+</td><td>2</td>', page)

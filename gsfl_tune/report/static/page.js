@@ -152,7 +152,8 @@ function key(cell) {
   // A badge behind the text is not part of the sort key.
   const text = cell.firstChild ? cell.firstChild.textContent.trim() : "";
   if (text === "" || text === "–") return null;
-  const number = /^([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: %)?(?: ± .*)?$/i.exec(text);
+  // Nor is an error or an interval.
+  const number = /^([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: %)?(?: ± .*| \([\d.]+ to [\d.]+\))?$/i.exec(text);
   return number ? Number(number[1]) : text;
 }
 

@@ -289,7 +289,7 @@ charts.pareto = (host, data) => {
   const x = linear(Math.max(0, left), right, frame.left, frame.right);
   const y = linear(low, high, frame.bottom, frame.top);
   axes(frame, { scale: x, ticks: x.ticks(6), format: numberText, label: cost.replace("_", " ") },
-    { scale: y, ticks: y.ticks(5), format: (v) => `${numberText(100 * v)} %`, label: "accuracy" });
+    { scale: y, ticks: y.ticks(5), format: (v) => `${numberText(100 * v)} %`, label: data.search.metric });
   for (const trial of beaten) {
     const dot = mark(frame.root, 0, x(trial.l), y(trial.v), 3.5, { fill: "var(--finished)", opacity: 0.3 });
     tooltip(dot, () => `${trialText(data.search, trial)}\n${numberText(trial.l)} ${cost}`);
