@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gsfl_tune.activity import activity
 from gsfl_tune.evidence import (
     Explained,
-    LinearProbe,
     Retrained,
     Searched,
     Tested,
@@ -25,13 +22,14 @@ from gsfl_tune.evidence import (
     find,
     mean_interval,
     measure_probe,
+    probe_network,
     write_evidence,
 )
 from gsfl_tune.experiment import Config, Experiment
 from gsfl_tune.experiment.heads import CONTROL, SHARED_HEADS
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.export import bundle_from_network, write_best_training
-from gsfl_tune.models import LinearHead, Network
+from gsfl_tune.models import Network
 from gsfl_tune.report.files import read_trials
 from gsfl_tune.report.importance import importances
 from gsfl_tune.report.rungs import pretraining_rungs
@@ -380,25 +378,3 @@ def _flip_of(seed: int, measured: Mapping[str, Any] | None) -> Flip | None:
         return None
     plain, test = (Score.table([measured[name]]) for name in ("plain", "test"))
     return Flip(seed, measured["images"], plain, test)
-
-
-def probe_network(workspace: Workspace, config: Config, probe: LinearProbe) -> Network:
-    """Makes the network of a linear probe: the frozen backbone with the probe as its head.
-
-    Args:
-        workspace: Data and caches.
-        config: Determines backbone, image size and pooling.
-        probe: Fitted on features of this configuration.
-    """
-    extractor = workspace.extractor(config)
-    head = LinearHead(probe.weights.shape[1], probe.weights.shape[0])
-    with torch.no_grad():
-        head.classifier.weight.copy_(torch.from_numpy(probe.weights))
-        head.classifier.bias.copy_(torch.from_numpy(probe.bias))
-    network = Network(
-        workspace.new_backbone(config),
-        copy.deepcopy(extractor.projection),
-        extractor.pooling(),
-        head,
-    )
-    return network.cpu().eval().requires_grad_(False)

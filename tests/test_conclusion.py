@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsfl_tune.conclusion import probe_network
-from gsfl_tune.evidence import measure_probe
+from gsfl_tune.evidence import measure_probe, probe_network
 from gsfl_tune.export import bundle_from_network, load_bundle
 from gsfl_tune.run.results import Score
 from gsfl_tune.run.verdict import is_ahead

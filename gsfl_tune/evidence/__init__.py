@@ -25,7 +25,7 @@ from gsfl_tune.evidence.swap import swap_test
 from gsfl_tune.evidence.tested import Tested
 from gsfl_tune.evidence.trained import ModelGone, Retrained
 from gsfl_tune.evidence.write import write_evidence
-from gsfl_tune.evidence.yardstick import Yardstick, measure_probe
+from gsfl_tune.evidence.yardstick import Yardstick, measure_probe, probe_network
 
 __all__ = [
     "ConfusedPair",
@@ -54,6 +54,7 @@ __all__ = [
     "measure_probe",
     "most_confused",
     "per_class_accuracy",
+    "probe_network",
     "recompute_evidence",
     "swap_test",
     "tune_probe",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from gsfl_tune.evidence.interval import difference, mean_interval
 from gsfl_tune.evidence.linear_probe import LinearProbe, tune_probe
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import RANKED
+from gsfl_tune.models import LinearHead, Network
 from gsfl_tune.run.results import Probe, Score
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.metrics import classification_metrics
@@ -100,3 +103,25 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
         validation_labels=np.asarray(labels[validation], dtype=np.int64),
         costs=costs,
     )
+
+
+def probe_network(workspace: Workspace, config: Config, probe: LinearProbe) -> Network:
+    """Makes the network of a linear probe: the frozen backbone with the probe as its head.
+
+    Args:
+        workspace: Data and caches.
+        config: Determines backbone, image size and pooling.
+        probe: Fitted on features of this configuration.
+    """
+    extractor = workspace.extractor(config)
+    head = LinearHead(probe.weights.shape[1], probe.weights.shape[0])
+    with torch.no_grad():
+        head.classifier.weight.copy_(torch.from_numpy(probe.weights))
+        head.classifier.bias.copy_(torch.from_numpy(probe.bias))
+    network = Network(
+        workspace.new_backbone(config),
+        copy.deepcopy(extractor.projection),
+        extractor.pooling(),
+        head,
+    )
+    return network.cpu().eval().requires_grad_(False)
