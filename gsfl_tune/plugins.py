@@ -171,8 +171,22 @@ def make(kind: Kind, name: str, base: type[Any], *arguments: object, made: str) 
     found = added.load_class(base)
     try:
         return found(*arguments)
-    except TypeError as error:
-        raise PluginError(f"{added} cannot be made {made} ({error})") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise unmade(added, made, error) from error
+
+
+def unmade(added: Plugin, made: str, error: Exception) -> PluginError:
+    """Makes the error for an extension whose class could not be called.
+
+    Args:
+        added: The extension.
+        made: Its arguments in words.
+        error: What its code raised, which may be anything.
+    """
+    reason = f"{type(error).__name__}: {error}"
+    return PluginError(f"{added} cannot be made {made} ({reason})")
 
 
 def plugins(kind: Kind) -> dict[str, Plugin]:

@@ -35,6 +35,7 @@ unregistered = my_broken:unregistered
 [gsfl_tune.loss_terms]
 reconstruction = my_broken:Wrong
 halves = my_broken:Wrong
+fails = my_broken:Fails
 [gsfl_tune.transforms]
 erasing = my_broken:Wrong
 bends = my_broken:Wrong
@@ -49,6 +50,8 @@ wrong_sampler = my_broken:Wrong
 
 BROKEN_CODE = """\
 from torch import nn
+from gsfl_tune.experiment.metrics import MetricOfPackage
+from gsfl_tune.losses import LossTerm
 from gsfl_tune.models import Pooling
 
 class Wrong:
@@ -61,6 +64,16 @@ class Learns(Pooling):
         self.power = nn.Parameter(nn.Linear(1, 1).weight)
     def forward(self, maps):
         return maps.mean((2, 3))
+
+class Fails(LossTerm):
+    def __init__(self):
+        raise KeyError("MY_KEY")
+    def of(self, *arguments): ...
+
+class Fallen(MetricOfPackage):
+    def __init__(self):
+        raise ValueError("settings of 2019")
+    def of(self, logits, labels): ...
 
 def resnet18(**options): ...
 def unregistered(**options): ...
@@ -252,6 +265,7 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
         "model.backbone=resnet18": "timm has a model of this name",
         "model.backbone=unregistered": "timm.models.register_model decorates",
         "loss.terms.halves=0.5": "which is not a subclass of gsfl_tune.losses.LossTerm",
+        "loss.terms.fails=0.5": "made without arguments (KeyError: 'MY_KEY')",
         "data.augment.transforms.bends=0.5": "not a subclass of gsfl_tune.data.transforms.T",
         "training.method=both": "which is not a subclass of gsfl_tune.methods.Method",
         "search.sampler.name=wrong_sampler": "not a subclass of gsfl_tune.search.samplers.p",
@@ -281,6 +295,12 @@ def test_a_metric_that_cannot_be_had_is_a_problem_of_every_file(tmp_path):
     [done] = run(["check", str(file)], packages=folder)
     assert done.code == 2
     assert "metric half of my-broken 2.0 is my_broken:Wrong, which is not a subclass" in done.err
+    plugins_of_package = "[gsfl_tune.metrics]\nhalf = my_broken:Fallen\n"
+    (info / "entry_points.txt").write_text(plugins_of_package)
+    [done] = run(["check", str(file)], packages=folder)
+    assert done.code == 2
+    reason = "cannot be made without arguments (ValueError: settings of 2019)"
+    assert f"metric half of my-broken 2.0 {reason}" in done.err
 
 
 @pytest.mark.slow

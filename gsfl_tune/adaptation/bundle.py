@@ -113,6 +113,8 @@ def _card(bundle: Bundle, content: Mapping[str, Any], found: Adapted) -> str:
 def _paragraphs(found: Adapted, history: Sequence[Mapping[str, Any]]) -> list[str]:
     own = found.settings
     blocks = "the backbone" if own.blocks == "all" else f"the backbone's last {own.blocks} blocks"
+    if own.part != "all":
+        blocks = f"the {own.part} of {blocks}"
     trained = [
         *([blocks] if own.blocks else []),
         *(["the encoder with its pooling"] if own.train_encoder else []),

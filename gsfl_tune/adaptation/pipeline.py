@@ -13,7 +13,7 @@ from gsfl_tune.adaptation.bundle import removed_parts, write_adapted
 from gsfl_tune.adaptation.images import AdaptedTo, open_images
 from gsfl_tune.adaptation.judge import JudgeImages, open_judge
 from gsfl_tune.adaptation.report import Adapted, Judged
-from gsfl_tune.adaptation.settings import Norms, Settings
+from gsfl_tune.adaptation.settings import Norms, Part, Settings
 from gsfl_tune.adaptation.training import AdaptationFailed, Adapting
 from gsfl_tune.arguments import call, instance, one_of, path_of, texts
 from gsfl_tune.bundles import files, read_description
@@ -23,6 +23,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, load_bundle
 from gsfl_tune.run import RunDirectory, read_json, write_json
 from gsfl_tune.run.lock import run_lock
+from gsfl_tune.training.out_of_memory import out_of_memory
 
 _FACTS_FILE = "adapt.json"
 _SUFFIX = ".adapting"
@@ -67,8 +68,9 @@ def adapt(
         epochs: Epochs.
         learning_rate: Peak rate of AdamW.
         batch_size: Images of a step.
-        blocks: Last blocks of the backbone that are trained, or ``all``; default: those that were
-            fine-tuned in training; if none was, 0, or 1 for a head without an encoder.
+        blocks: Last blocks of the backbone that are trained, or ``all``; default: what of them was
+            fine-tuned in training. If nothing was, or adapters were: 0, or 1 for a head without an
+            encoder.
         train_encoder: Whether the discriminative encoder and the pooling are trained too.
         beta: Weight of the pseudo-labels.
         norms: Batch norms of trained blocks: ``new`` takes statistics of the images, ``kept`` those
@@ -109,15 +111,17 @@ def adapt(
     cache = cache_dir or cache_directory()
     found = open_images(loaded, names, cache)
     told = [*found.notices, *(f"{each.path}: left out ({each.reason})" for each in found.broken)]
+    own, part, hints = _trained(loaded)
     settings = Settings(
         epochs,
         learning_rate,
         batch_size,
-        _blocks(loaded) if blocks is None else blocks,
+        own if blocks is None else blocks,
         train_encoder,
         beta,
         norms,
         seed,
+        part if blocks is None else "all",
     )
     settings.check(len(found.images), network.backbone.block_count, encodes=network.head.encodes)
     judged = None
@@ -125,6 +129,7 @@ def adapt(
         judged = open_judge(loaded, str(judge), found, cache)
         told += judged.notices
         told += [f"{each.path}: left out ({each.reason})" for each in judged.broken]
+    told += hints if blocks is None else []
     for line in told:
         notice(line)
     run = RunDirectory(state)
@@ -138,6 +143,12 @@ def adapt(
         except AdaptationFailed:
             # Going on would fail in the same way.
             shutil.rmtree(state, ignore_errors=True)
+            raise
+        except Exception as error:
+            # Nothing is lost, and a smaller batch is another adaptation.
+            begun = any(record["epoch"] > 0 for record in training.log.read())
+            if not begun and out_of_memory(error):
+                shutil.rmtree(state, ignore_errors=True)
             raise
         result = Adapted(
             path=out,
@@ -199,18 +210,32 @@ def _judged(training: Adapting, judged: JudgeImages, before: np.ndarray) -> Judg
     return Judged.of(before, _scores(training, judged), labels, judged.alike)
 
 
-def _blocks(bundle: Bundle) -> int | Literal["all"]:
-    """Returns the blocks that were fine-tuned; none where none was, if there is an encoder.
+def _trained(bundle: Bundle) -> tuple[int | Literal["all"], Part, list[str]]:
+    """Returns the blocks that were fine-tuned, what of them, and notices.
 
-    Blocks that were frozen have norms with statistics of other images than the bundle's own. New
-    ones would change what later blocks have learned to read.
+    None where none was, if there is an encoder: blocks that were frozen have norms with statistics
+    of other images than the bundle's own. New ones would change what later blocks have learned to
+    read. Nor where adapters were trained: they are part of the weights now, and to train all of
+    these would be another method than the one that was chosen for the bundle.
     """
     network = bundle.network
     stage = bundle.config.get("training", {}).get("finetune", {})
+    frozen = 0 if network.head.encodes else 1
     if not stage.get("epochs"):
-        return 0 if network.head.encodes else 1
+        return frozen, "all", []
+    part = stage.get("train", "all")
+    if part in ("lora", "dora"):
+        what = "no block" if frozen == 0 else "the last block"
+        return (
+            frozen,
+            "all",
+            [
+                f"the bundle was trained by adapters ({part}), now a part of its weights: {what} "
+                "of the backbone is trained; --blocks trains more"
+            ],
+        )
     blocks = stage.get("blocks", "all")
-    return "all" if blocks == "all" else min(int(blocks), network.backbone.block_count)
+    return "all" if blocks == "all" else min(int(blocks), network.backbone.block_count), part, []
 
 
 def _facts(settings: Settings, found: AdaptedTo, description: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from gsfl_tune.experiment.errors import UserError
 
 Norms = Literal["auto", "new", "kept"]
+Part = Literal["all", "norms", "biases"]
 # Fewer images have no mean that says how answers are spread.
 _LEAST_BATCH = 2
 
@@ -27,6 +28,7 @@ class Settings:
         norms: Batch norms of trained blocks: ``new`` statistics of the images, those that are
             ``kept``, or ``auto``, see `Adapting.begin`.
         seed: Seed of order and augmentation.
+        part: What of the trained blocks is trained.
     """
 
     epochs: int = 10
@@ -37,6 +39,7 @@ class Settings:
     beta: float = 0.3
     norms: Norms = "auto"
     seed: int = 0
+    part: Part = "all"
 
     def check(self, images: int, block_count: int, *, encodes: bool) -> None:
         """Refuses settings that cannot be used, all of them at once.
@@ -81,4 +84,8 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
-        return asdict(self)
+        found = asdict(self)
+        if self.part == "all":
+            # As in adaptations that were begun when there was nothing else.
+            del found["part"]
+        return found

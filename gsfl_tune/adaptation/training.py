@@ -376,7 +376,7 @@ def trained_parameters(network: Network, settings: Settings) -> list[torch.nn.Pa
         The parameters that are trained.
     """
     network.requires_grad_(False)
-    found = list(network.backbone.train_last(settings.blocks))
+    found = list(network.backbone.train_last(settings.blocks, settings.part))
     if settings.train_encoder:
         for part in (network.pooling, network.head.discriminative):
             found += part.requires_grad_(True).parameters()

@@ -117,6 +117,8 @@ class Adapt(Command):
             from gsfl_tune.adaptation import AdaptationFailed, adapt
             from gsfl_tune.adaptation.pipeline import state_directory
             from gsfl_tune.data.named_images import names_of_list
+            from gsfl_tune.experiment.errors import UserError
+            from gsfl_tune.training.out_of_memory import out_of_memory
 
             stop_if_asked()
             listed = chain.from_iterable(map(names_of_list, args.files_from))
@@ -146,6 +148,16 @@ class Adapt(Command):
             except KeyboardInterrupt:
                 begun = state_directory(args.output) / "adapt.json"
                 return interrupted(display, begun, "finished epochs", _resumed(args))
+            except Exception as error:
+                if isinstance(error, UserError) or not (complaint := out_of_memory(error)):
+                    raise
+                display.say(
+                    f"failed: out of memory ({complaint}); a smaller --batch-size or fewer "
+                    "--blocks need less"
+                )
+                if (state_directory(args.output) / "adapt.json").exists():
+                    display.say(f"finished epochs are kept. Continue with:\n  {_resumed(args)}")
+                return FAILED
         if args.json:
             print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
         else:

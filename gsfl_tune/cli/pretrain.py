@@ -50,6 +50,7 @@ class Pretrain(Command):
         with shown as display, stoppable() as stop_if_asked:
             experiment = load_experiment(args)
             from gsfl_tune.pretraining import PAGE_FILE, pretrain
+            from gsfl_tune.run.layout import CHECKPOINT_FILE
             from gsfl_tune.training.pretrain import PretrainingFailed
 
             stop_if_asked()
@@ -72,12 +73,16 @@ class Pretrain(Command):
                 if not (directory / "pretrain.json").exists():
                     raise  # nothing was begun, so nothing can be resumed
                 found = None
+            except Exception as error:
+                if (reason := _reason(error)) is None:
+                    raise
+                display.say(f"failed: {reason}")
+                if (directory / CHECKPOINT_FILE).exists():
+                    display.say(_kept(args, directory))
+                return FAILED
         # Behind what the display still says.
         if found is None:
-            words = ["gsfl-tune", "pretrain", args.file, "--run-dir", str(directory), "--resume"]
-            for override in args.overrides:
-                words += ["--set", override]
-            print(f"interrupted; finished epochs are kept. Continue with:\n  {shlex.join(words)}")
+            print(f"interrupted; {_kept(args, directory)}")
             return INTERRUPTED
         _print_table(found.records)
         print(f"weights: {found.weights}")
@@ -86,13 +91,43 @@ class Pretrain(Command):
         return FINISHED
 
 
+def _reason(error: Exception) -> str | None:
+    """Says why memory or a process failed; None for any other error."""
+    from gsfl_tune.experiment.errors import UserError
+    from gsfl_tune.search.workers.rank_process import RankLost
+    from gsfl_tune.training.out_of_memory import out_of_memory
+
+    if isinstance(error, UserError):
+        return None
+    if complaint := out_of_memory(error):
+        return f"out of memory ({complaint}); a smaller pretrain.batch_size needs less"
+    return str(error) if isinstance(error, RankLost) else None
+
+
+def _kept(args: argparse.Namespace, directory: Path) -> str:
+    """Says how to continue."""
+    words = ["gsfl-tune", "pretrain", args.file, "--run-dir", str(directory), "--resume"]
+    for override in args.overrides:
+        words += ["--set", override]
+    return f"finished epochs are kept. Continue with:\n  {shlex.join(words)}"
+
+
 def _gather(config: Config, workspace: Workspace) -> PretrainingTeam | None:
     """Starts as many processes as a trial of the experiment has."""
+    import torch
+
+    from gsfl_tune.training import resolve_device
+
     asked = config.search.resources.of(config.model.backbone) or config.search.resources
-    workers = asked.workers_per_trial or asked.gpus_per_trial or 1
+    if resolve_device(config.training.device).type == "cuda":
+        from gsfl_tune.cluster.session.slots import processes
+
+        # A process without a GPU of its own would wait for the others for hours.
+        workers = processes(asked, torch.cuda.device_count())
+    else:
+        workers = asked.workers_per_trial or asked.gpus_per_trial or 1
     if workers == 1:
         return None
-    import torch
 
     from gsfl_tune.search.workers.pretraining_team import pretraining_team
 

@@ -24,7 +24,7 @@ from gsfl_tune.data.looks import Looks, looks_of
 from gsfl_tune.data.messages import shots_told, split_message
 from gsfl_tune.data.naming import name_of
 from gsfl_tune.data.near import near_duplicates
-from gsfl_tune.data.parts import divide_source, source_problems
+from gsfl_tune.data.parts import divide_source, labels_of_test, source_problems
 from gsfl_tune.data.sampling import with_shots
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Split, missing_classes
@@ -335,14 +335,14 @@ class Dataset:
     def notices(self) -> list[str]:
         """Returns notices that are not errors but should be known, one line each."""
         labels = self.pool.labels[self.validation_index]
-        trained = self.pool.labels[self.train_index]
-        counts = np.bincount(trained, minlength=self.class_count)
+        tested = labels_of_test(self._source, self.split, self.__dict__.get("test"))
+        counts = np.bincount(self.pool.labels[self.train_index], minlength=self.class_count)
         found: list[str | None] = [
             *self._source.told(),
             *self.split_notices,
             shots_told(self._config.shots, len(self.split.spare), counts),
             missing_classes(self.classes, "validation", labels, given=self.given_validation),
-            missing_classes(self.classes, "test", self.test.labels, given=self.given_test),
+            missing_classes(self.classes, "test", tested, given=self.given_test),
             *([] if self._unlabelled is None else self._unlabelled.notices),
         ]
         return [line for line in found if line is not None]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.grouping import Grouping
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Split, divide, size_problems
@@ -78,3 +79,17 @@ def source_problems(source: Source, split: Split, may_lack: Collection[int] = ()
     if split.given_validation and not len(split.validation):
         problems.append("the given validation part has no image that is not in the test part too")
     return problems
+
+
+def labels_of_test(source: Source, split: Split, decoded: DecodedImages | None) -> np.ndarray:
+    """Returns labels of the test part, without decoding it.
+
+    Args:
+        source: The source of the images.
+        split: Its parts.
+        decoded: The test images where they are decoded already; then none of them is broken.
+    """
+    if decoded is not None:
+        return np.asarray(decoded.labels)
+    samples = source.samples
+    return np.array([samples[position].label for position in split.test.tolist()], dtype=np.int64)

@@ -119,7 +119,9 @@ def _best_strength(
 def _folds(labels: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.int64]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    count = min(FOLDS, len(np.unique(units)), len(labels))
+    # More folds than the largest class has images are refused by the cut.
+    largest = int(np.bincount(labels).max(initial=0))
+    count = min(FOLDS, len(np.unique(units)), largest)
     folds = np.zeros(len(labels), dtype=np.int64)
     if count < 2:
         return folds

@@ -18,28 +18,25 @@ from gsfl_tune.evidence.representation import (
     representation_metrics,
     retrieval_notices,
 )
-from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import VALIDATION, keyed
+from gsfl_tune.pretraining.directory import PretrainingDirectory
 from gsfl_tune.pretraining.pictures import keep_maps, pictures_of
 from gsfl_tune.report.pretraining import Dimensions, pretraining_page
-from gsfl_tune.run import EpochLog, RunDirectory, read_json, whole_file, write_json, write_text
-from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.run import EpochLog, RunDirectory, run_lock, whole_file, write_text
 from gsfl_tune.training import CheckpointError, Workspace, resolve_device
 from gsfl_tune.training.neighbours import LabelledFeatures
 from gsfl_tune.training.pretrain import (
     Pretraining,
     PretrainingTeam,
     acquire_weights,
-    pretraining_settings,
+    keep_weights,
+    key_parts,
+    pretraining_digest,
     starting_backbone,
 )
 from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
-
-WEIGHTS_FILE = "backbone.safetensors"
-PAGE_FILE = "pretraining.html"
-_MAPS_FILE = "maps-before.npy"
-_FACTS_FILE = "pretrain.json"
 
 Notice = Callable[[str], None]
 OnRecord = Callable[[dict[str, Any]], None]
@@ -84,13 +81,29 @@ def pretrain(
 
     Raises:
         UserError: If the data or the settings cannot be used, or the directory holds another
-            pretraining.
+            pretraining or something else, or is in use.
         PretrainingFailed: If the loss was not finite, or the representations collapsed.
     """
     config = experiment.defaults()
-    facts = _open_directory(directory, config, resume)
-    workspace = open_workspace(experiment, cache_dir)
-    dataset = workspace.dataset
+    place = PretrainingDirectory(directory)
+    place.open(config, resume=resume)
+    with run_lock(RunDirectory(directory), "another pretraining is using this directory"):
+        # Again, as another one may have begun since.
+        place.open(config, resume=resume)
+        workspace = open_workspace(experiment, cache_dir)
+        return _pretrain(experiment, config, place, workspace, on_record, notice, gather)
+
+
+def _pretrain(
+    experiment: Experiment,
+    config: Config,
+    place: PretrainingDirectory,
+    workspace: Workspace,
+    on_record: OnRecord,
+    notice: Notice,
+    gather: Gather,
+) -> Pretrained:
+    dataset, log = workspace.dataset, place.log
     images = images_without_labels(dataset)
     for line in dataset.notices:
         notice(line)
@@ -98,33 +111,31 @@ def pretrain(
     judged = np.asarray(dataset.pool.labels)[dataset.validation_index]
     for line in (*neighbour_notices(len(dataset.train_index)), *retrieval_notices(judged)):
         notice(line)
-    if facts.get("images", images.digest) != images.digest:
-        raise UserError(
-            f"{directory}: holds a pretraining on other images, allowed with --resume are the same "
-            "ones; another --run-dir begins anew"
-        )
-    RunDirectory(directory).path.mkdir(parents=True, exist_ok=True)
-    write_text(RunDirectory(directory).experiment_file, experiment.to_yaml())
-    settings = _settings(config)
-    write_json(directory / _FACTS_FILE, {"settings": settings, "images": images.digest})
-    log, computed = EpochLog(directory / EPOCHS_FILE), False
+    device = resolve_device(config.training.device)
+    backbone = starting_backbone(config)
+    parts = key_parts(config, backbone, device)
+    key = pretraining_digest(config, images, backbone, device)
+    place.refuse_change(images.digest, key, parts)
+    computed = False
     shown: dict[str, Any] = {}
 
     def train(training: Pretraining) -> None:
         nonlocal computed
         computed = True
+        training.team = gather(config, workspace)
         try:
-            found = training.restore()
+            found = training.restore(own=True)
         except CheckpointError as error:
             raise broken_checkpoint(error) from error
+        # Only now, as a start that is refused must leave nothing that binds the next one.
+        place.begin(experiment, config, images.digest, parts)
         if not found:
             first = {"epoch": 0, **_judged(training, dataset)}
             training.log.append(first)
-            (directory / _MAPS_FILE).unlink(missing_ok=True)
-            keep_maps(training, dataset, directory / _MAPS_FILE)
+            place.maps.unlink(missing_ok=True)
+            keep_maps(training, dataset, place.maps)
         for record in log.read():
             on_record(record)
-        training.team = gather(config, workspace)
         try:
             while not training.finished:
                 record = training.run_epoch()
@@ -138,26 +149,33 @@ def pretrain(
             # Pictures are of whole batches that this process makes alone.
             training.leave()
         with activity("drawing the page of the pretraining"):
-            shown.update(_shown(training, dataset, directory / _MAPS_FILE))
+            shown.update(_shown(training, dataset, place.maps))
 
-    device = resolve_device(config.training.device)
-    lock, key = acquire_weights(config, images, workspace.cache_dir, device, train, directory)
-    target = directory / WEIGHTS_FILE
+    if place.has_result(config, key):
+        # The cache may have lost it since.
+        keep_weights(config, images, workspace.cache_dir, key, place.weights)
+    lock, key = acquire_weights(
+        config, images, workspace.cache_dir, device, train, place.path, backbone
+    )
     with lock as path:
-        with whole_file(target) as temporary:
+        if not computed:
+            place.begin(experiment, config, images.digest, parts)
+        with whole_file(place.weights) as temporary:
             shutil.copyfile(path, temporary)
         if not computed:
             notice("the same pretraining was done before: its weights come from the cache")
-            if not _complete(log, config):
+            if not place.complete(config):
                 _judge_file(config, images, dataset, path, key, log, on_record)
             else:
                 for record in log.read():
                     on_record(record)
     records = log.read()
-    if computed or not (directory / PAGE_FILE).exists():
+    if computed or not place.page.exists():
         page = pretraining_page(experiment.name, _facts(config, len(images)), records, **shown)
-        write_text(directory / PAGE_FILE, page)
-    return Pretrained(target, records, computed)
+        write_text(place.page, page)
+    # At last: until here a resume repeats what a kill has prevented, without training.
+    place.checkpoint.unlink(missing_ok=True)
+    return Pretrained(place.weights, records, computed)
 
 
 def _shown(training: Pretraining, dataset: Dataset, maps: Path) -> dict[str, Any]:
@@ -237,43 +255,6 @@ def _judged(
         rounded = {name: round(value, 6) for name, value in metrics.items()}
         found |= keyed(f"{VALIDATION}/screened" if screened else VALIDATION, rounded)
     return found
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Returns what must not change in a resume, as JSON gives it back."""
-    model = {"backbone": config.model.backbone, "weights": config.model.weights}
-    return {**pretraining_settings(config), **model}
-
-
-def _open_directory(directory: Path, config: Config, resume: bool) -> dict[str, Any]:
-    file = directory / _FACTS_FILE
-    if not file.exists():
-        if resume:
-            raise UserError(f"{directory}: found no pretraining, allowed without --resume")
-        return {}
-    if not resume:
-        raise UserError(
-            f"{directory}: found a pretraining, allowed with --resume, or another --run-dir"
-        )
-    facts: dict[str, Any] = read_json(file)
-    known, now = facts["settings"], _settings(config)
-    lines = [
-        f"  {name}: was {known.get(name, 'nothing')}, found {now.get(name, 'nothing')}"
-        for name in sorted({*known, *now})
-        if known.get(name) != now.get(name)
-    ]
-    if lines:
-        raise UserError(
-            "\n".join([f"{directory}: the settings are not those that began this run", *lines])
-        )
-    return facts
-
-
-def _complete(log: EpochLog, config: Config) -> bool:
-    records = log.read()
-    last = records[-1] if records else {"epoch": -1}
-    judged = any(name.startswith(VALIDATION) for name in last)
-    return bool(last["epoch"] == config.pretrain.epochs and judged)
 
 
 def _further(dataset: Dataset) -> str:

@@ -134,7 +134,7 @@ def _mark(work: Work, record: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: value for key, value in record.items() if key not in ("file", "sources")},
         "sources": [each["digest"] for each in record["sources"]],
-        "model": {key: facts["model"][key] for key in ("class", "digest")},
+        "model": {key: facts["model"][key] for key in ("class", "digest", "content")},
         "settings": {name: facts["settings"][name] for name in _SAID},
         "gsfl_tune": facts["gsfl_tune"],
     }

@@ -12,8 +12,10 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import read_json, write_json
 from gsfl_tune.run.layout import LOCK_FILE
 
-# May differ in a resume: more images may be asked for, of which the first are the same.
+# May grow in a resume: more images may be asked for, of which the first are the same.
 _GROWS = "per_class"
+# Manifests of older versions lack it, and say nothing of it.
+_ADDED = "model.content"
 
 
 @dataclass
@@ -85,6 +87,10 @@ def open_manifest(folder: Path, facts: dict[str, Any], *, resume: bool) -> Manif
         f"  {name}: was {then}, found {now}"
         for name, then, now in _differences(_flat(before), _flat(facts))
     ]
+    asked, made = (each.get("settings", {}).get(_GROWS, 0) for each in (facts, before))
+    if asked < made:
+        # Images that are there would be used, and not be told.
+        lines.append(f"  settings.{_GROWS}: was {made}, found {asked}, allowed as many or more")
     if lines:
         raise UserError(
             "\n".join([f"{folder}: this is not the synthesis that began there", *lines])
@@ -130,5 +136,5 @@ def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, A
     return [
         (name, then.get(name, "nothing"), now.get(name, "nothing"))
         for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
+        if then.get(name) != now.get(name) and not (name == _ADDED and name not in then)
     ]

@@ -25,6 +25,9 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _SAFE = ".safetensors"
 _LATENT_CHANNELS = 4
 _INDEX = "model_index.json"
+# Pieces of a file of weights that its digest reads. A fine-tuning changes most bytes of a tensor.
+_PIECES = 1024
+_PIECE = 65536
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class ModelFiles:
         multiple: Allowed sides are multiples of this many pixels.
         variant: Suffix of its weights, such as ``fp16``; None for plain names.
         digest: Digest of its configuration, and of names and sizes of its weights.
+        content: Digest of the bytes of its weights; of large files, of pieces all over them.
     """
 
     path: Path
@@ -48,6 +52,7 @@ class ModelFiles:
     multiple: int
     variant: str | None
     digest: str
+    content: str
 
     def side(self, asked: int | None) -> int:
         """Returns the side of images in pixels.
@@ -119,6 +124,7 @@ def read_model(path: Path) -> ModelFiles:
         multiple=shrinks * 2 ** (_levels(unet) - 1),
         variant=_variant(path / "unet"),
         digest=_digest(path),
+        content=_content(path),
     )
 
 
@@ -169,6 +175,28 @@ def _digest(path: Path) -> str:
         elif file.suffix == _SAFE and file.is_file():
             state.update(f"{file.relative_to(path)} {file.stat().st_size} ".encode())
     return state.hexdigest()
+
+
+def _content(path: Path) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for file in sorted(path.rglob(f"*{_SAFE}")):
+        state.update(f"{file.relative_to(path)} ".encode())
+        try:
+            for piece in _pieces(file):
+                state.update(piece)
+        except OSError as error:
+            raise UserError(f"--model: {file}: cannot be read ({error.strerror})") from error
+    return state.hexdigest()
+
+
+def _pieces(file: Path) -> Iterator[bytes]:
+    """Reads a file, or as much of it as takes a moment: evenly, with its beginning and its end."""
+    last = file.stat().st_size - _PIECE
+    step = max(_PIECE, last // (_PIECES - 1))
+    with file.open("rb") as stream:
+        for start in (*range(0, max(1, last), step), max(0, last)):
+            stream.seek(start)
+            yield stream.read(_PIECE)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -187,7 +187,12 @@ def _facts(
     return {
         "gsfl_tune": own_version(),
         "data": {"path": data.path, "digest": dataset.digest, "classes": dataset.classes},
-        "model": {"path": str(model.path), "class": model.kind, "digest": model.digest},
+        "model": {
+            "path": str(model.path),
+            "class": model.kind,
+            "digest": model.digest,
+            "content": model.content,
+        },
         "bundle": judge,
         "settings": {**settings.to_json(), "size": side},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -142,3 +143,41 @@ def test_another_adaptation_is_not_resumed(run, stripes_home, tmp_path):
     files = [tmp_path / name / "model.safetensors" for name in ("out", "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert resumed.changed == whole.changed
+
+
+def trained_by(folder, source, train):
+    """Copies a bundle as if its last two blocks had been fine-tuned in another way."""
+    shutil.copytree(source, folder)
+    facts = json.loads((folder / "config.json").read_text())
+    facts["experiment"]["training"]["finetune"] |= {"train": train, "blocks": 2}
+    (folder / "config.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_what_was_not_fine_tuned_is_not_adapted(run, stripes_home, tmp_path):
+    source = trained_by(tmp_path / "norms", stripes_home / "bundle", "norms")
+    found = run("out", source, epochs=1, norms="kept")
+    states = [load_file(tmp_path / name / "model.safetensors") for name in ("norms", "out")]
+    changed = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
+    backbone = load_bundle(source, "cpu").network.backbone
+    norms = {id(each) for each in backbone.train_last(2, "norms")}
+    allowed = {name for name, each in backbone.named_parameters("backbone") if id(each) in norms}
+    trained = {name for name in changed if name.startswith("backbone.")}
+    assert trained
+    assert trained <= allowed
+    assert found.settings.part == "norms"
+    assert "norms of the backbone's last 2 blocks" in (tmp_path / "out" / "README.md").read_text()
+    # Blocks that are asked for are trained as a whole.
+    assert run("asked", source, epochs=1, blocks=1).settings.part == "all"
+
+
+def test_a_bundle_of_adapters_keeps_its_backbone_unless_it_is_asked_for(
+    run, stripes_home, tmp_path
+):
+    source = trained_by(tmp_path / "lora", stripes_home / "bundle", "lora")
+    found = run("out", source, epochs=1)
+    assert found.settings.blocks == 0
+    assert any("trained by adapters (lora)" in line for line in found.notices)
+    asked = run("asked", source, epochs=1, blocks="all")
+    assert asked.settings.blocks == "all"
+    assert not any("adapters" in line for line in asked.notices)

@@ -9,6 +9,7 @@ import shutil
 import signal
 
 import pytest
+import torch
 
 from gsfl_tune.adaptation.training import Adapting
 from gsfl_tune.export import load_bundle
@@ -138,3 +139,27 @@ def test_an_adapted_bundle_is_exported_and_an_export_is_not_adapted(command, her
     assert (refused.code, "--ensemble: found with the bundle" in refused.err) == (2, True)
     refused = command("export", "onnx", "other")
     assert (refused.code, "found an export already (onnx)" in refused.err) == (2, True)
+
+
+def test_too_little_memory_is_a_failure_that_names_the_options(command, here, monkeypatch):
+    run, failing = Adapting.run_epoch, 1
+
+    def asked(self):
+        if self.epoch == failing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self)
+
+    words = ("adapt", "bundle", "target", "-o", "out", "--epochs", 2)
+    for epoch, kept in ((1, True), (0, False)):
+        failing = epoch
+        with monkeypatch.context() as patch:
+            patch.setattr(Adapting, "run_epoch", asked)
+            done = command(*words)
+        assert done.code == 1
+        assert "failed: out of memory (CUDA out of memory); a smaller --batch-size" in done.err
+        assert ("--resume" in done.err) == kept
+        assert (here / "out.adapting").exists() == kept
+        if kept:
+            assert command(*words, "--resume").code == 0
+            shutil.rmtree(here / "out")
+    assert command(*words, "--batch-size", 16).code == 0

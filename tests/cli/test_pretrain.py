@@ -8,7 +8,13 @@ import re
 import signal
 
 import pytest
+import torch
 
+from gsfl_tune.cache import building
+from gsfl_tune.cli.pretrain import _gather
+from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.run import RunDirectory, run_lock
+from gsfl_tune.search.workers.rank_process import RankLost
 from gsfl_tune.training.pretrain import Pretraining
 from tests import warm
 
@@ -157,3 +163,182 @@ def test_check_prices_a_pretraining(file, command):
     assert "pretraining " not in plain.out
     assert "pretrain.learning_rate" in plain.out
     assert "it needs training.pretrain = true" in " ".join(plain.out.split())
+
+
+GPU = ["training.device=auto", "training.finetune.epochs=1"]
+
+
+def precision(name):
+    return ["--set", f"training.precision={name}"]
+
+
+def contents(folder):
+    return {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+
+
+def failing(patch, error, epoch=1):
+    """Lets an epoch fail, counted from 0."""
+    run = Pretraining.run_epoch
+
+    def asked(self):
+        if self.epoch == epoch:
+            raise error
+        return run(self)
+
+    patch.setattr(Pretraining, "run_epoch", asked)
+
+
+def nothing_trained(patch):
+    failing(patch, AssertionError("an epoch was trained"), 0)
+
+
+@pytest.fixture
+def interrupted(file, tmp_path, command, monkeypatch):
+    """A run directory with one epoch of two, in fp32."""
+    with monkeypatch.context() as patch:
+        failing(patch, KeyboardInterrupt())
+        assert command("pretrain", file, "--run-dir", "run", *precision("fp32")).code == 3
+    assert [record["epoch"] for record in records(tmp_path / "run")] == [0, 1]
+    return tmp_path / "run"
+
+
+def test_a_resume_that_would_give_other_weights_is_refused(file, interrupted, command, monkeypatch):
+    before = contents(interrupted)
+    words = ("pretrain", file, "--run-dir", "run", "--resume")
+    other = command(*words, *precision("bf16"))
+    assert (other.code, "training.precision: was fp32, found bf16" in other.err) == (2, True)
+    with monkeypatch.context() as patch:
+        patch.setattr("gsfl_tune.training.pretrain.cached.version", lambda name: "0.1")
+        other = command(*words, *precision("fp32"))
+    assert (other.code, "version of lightly: was 1" in other.err) == (2, True)
+    assert contents(interrupted) == before
+    # A directory of an earlier version does not say why, but keeps its checkpoint too.
+    facts = json.loads(before["pretrain.json"])
+    del facts["key"]
+    (interrupted / "pretrain.json").write_text(json.dumps(facts))
+    other = command(*words, *precision("bf16"))
+    assert (other.code, "checkpoint.pt: is of another pretraining" in other.err) == (2, True)
+    now = contents(interrupted)
+    assert all(now[name] == before[name] for name in ("checkpoint.pt", "epochs.jsonl"))
+    assert command(*words, *precision("fp32")).code == 0
+
+
+def test_a_start_that_is_refused_binds_nobody(file, tmp_path, command):
+    words = ("pretrain", file, "--run-dir", "run", "--set", "pretrain.epochs=1")
+    refused = command(*words, "--set", "pretrain.batch_size=10000")
+    assert (refused.code, "pretrain.batch_size: found 10000" in refused.err) == (2, True)
+    assert command(*words).code == 0
+    assert [record["epoch"] for record in records(tmp_path / "run")] == [0, 1]
+
+
+def test_an_interrupt_while_weights_are_written_costs_no_epoch(
+    file, tmp_path, command, monkeypatch
+):
+    def asked(temporary, path):
+        if path.suffix == ".safetensors":
+            raise KeyboardInterrupt
+        publish(temporary, path)
+
+    publish = building.publish
+    words = ("pretrain", file, "--run-dir", "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "publish", asked)
+        assert command(*words).code == 3
+    before = records(tmp_path / "run")
+    assert [record["epoch"] for record in before] == [0, 1, 2]
+    with monkeypatch.context() as patch:
+        nothing_trained(patch)
+        done = command(*words, "--resume")
+    assert done.code == 0, done.err
+    assert records(tmp_path / "run") == before
+    assert "checkpoint.pt" not in contents(tmp_path / "run")
+    assert "<img" in (tmp_path / "run" / "pretraining.html").read_text()
+
+
+def test_what_is_finished_is_not_trained_again_without_the_cache(
+    file, tmp_path, command, monkeypatch
+):
+    words = ("pretrain", file, "--run-dir", "run")
+    assert command(*words).code == 0
+    before = contents(tmp_path / "run")
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "empty"))
+    nothing_trained(monkeypatch)
+    done = command(*words, "--resume")
+    assert done.code == 0, done.err
+    for name in ("epochs.jsonl", "backbone.safetensors", "pretraining.html"):
+        assert contents(tmp_path / "run")[name] == before[name]
+
+
+def test_other_work_is_never_overwritten(file, tmp_path, command):
+    assert command("train", file, "--dir", "mine").code == 0
+    before = contents(tmp_path / "mine")
+    refused = command("pretrain", file, "--run-dir", "mine")
+    assert (refused.code, "of something else than a pretraining" in refused.err) == (2, True)
+    search = tmp_path / "search"
+    search.mkdir()
+    (search / "run.json").write_text("{}")
+    (search / "experiment.yaml").write_text(TEXT)
+    refused = command("pretrain", file, "--run-dir", "search")
+    assert (refused.code, "found experiment.yaml, run.json of" in refused.err) == (2, True)
+    assert contents(tmp_path / "mine") == before
+    assert sorted(contents(search)) == ["experiment.yaml", "run.json"]
+    refused = command("pretrain", file, "--run-dir", file)
+    assert (refused.code, "found a file, allowed a directory" in refused.err) == (2, True)
+
+
+def test_two_do_not_use_a_directory_at_once(file, tmp_path, command):
+    with run_lock(RunDirectory(tmp_path / "run")):
+        refused = command("pretrain", file, "--run-dir", "run")
+    assert refused.code == 2
+    assert "another pretraining is using this directory" in refused.err
+    assert sorted(contents(tmp_path / "run")) == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus", "processes"),
+    [
+        ("gpu=2", 2, 2),
+        ("gpus_per_trial=2", 4, 2),
+        ("gpu=0.5", 1, None),
+        ("gpu=auto", 4, None),
+    ],
+)
+def test_as_many_processes_train_as_in_a_search(file, monkeypatch, resources, gpus, processes):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    settings = [f"search.resources.{resources}", *GPU]
+    config = Experiment.load(file, settings).defaults()
+    team = _gather(config, None)
+    assert (None if team is None else team.size) == processes
+
+
+def test_more_gpus_than_there_are_is_refused(file, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    settings = ["search.resources.gpus_per_trial=2", *GPU]
+    config = Experiment.load(file, settings).defaults()
+    with pytest.raises(UserError, match=r"a trial asks for 2 GPUs, this machine has 1; allowed"):
+        _gather(config, None)
+
+
+def test_too_little_memory_is_a_failure_that_names_the_key(file, tmp_path, command, monkeypatch):
+    words = ("pretrain", file, "--run-dir", "run", "--set", "pretrain.epochs=1")
+    with monkeypatch.context() as patch:
+        failing(patch, torch.OutOfMemoryError("CUDA out of memory"), 0)
+        done = command(*words)
+    assert done.code == 1
+    assert "failed: out of memory (CUDA out of memory); a smaller pretrain.batch_size" in done.out
+    assert "--resume" not in done.out
+    # No epoch was trained, so nothing is lost.
+    assert command(*words, "--set", "pretrain.batch_size=20").code == 0
+    assert [record["epoch"] for record in records(tmp_path / "run")] == [0, 1]
+
+
+def test_a_process_that_is_lost_is_a_failure_that_can_be_resumed(file, command, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing(patch, RankLost("rank 1, a process of the trial, died (killed)"))
+        done = command("pretrain", file, "--run-dir", "run")
+    assert done.code == 1
+    assert "failed: rank 1, a process of the trial, died (killed)" in done.out
+    (line,) = re.findall(r"^  gsfl-tune (pretrain .* --resume)$", done.out, re.MULTILINE)
+    assert command(*line.split()).code == 0

@@ -82,3 +82,13 @@ def test_a_class_that_is_one_burst_is_divided_by_its_copies():
     assert found[0] != found[1] == found[2]
     assert found[3] == found[4] != found[5]
     assert not set(found[:3]) & set(found[3:])
+
+
+@pytest.mark.parametrize(("classes", "each"), [(6, 4), (3, 2), (5, 1)])
+def test_classes_with_fewer_images_than_folds_are_judged_as_far_as_they_can(classes, each):
+    features = np.random.default_rng(0).normal(size=(classes * each, 16)).astype(np.float32)
+    labels = np.repeat(np.arange(classes), each)
+    found = out_of_fold(features, labels, np.arange(len(labels)), classes)
+    assert found.logits.shape == (len(labels), classes)
+    # A single image of a class has no other one that could tell.
+    assert found.judged.tolist() == [each > 1] * len(labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gsfl_tune.experiment.errors import UserError
@@ -126,3 +127,23 @@ def test_what_is_no_pipeline_is_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=f"found {found}, allowed .* nothing is downloaded"):
             read_model(tmp_path / name)
+
+
+def test_other_weights_of_the_same_size_are_other_weights(tmp_path):
+    folder = write(tmp_path / "sd")
+    file = folder / "unet" / f"{NAME}.safetensors"
+    random = np.random.default_rng(0)
+    # Small enough to be read as a whole, and so large that pieces are read.
+    for size in (1000, 300_000_000):
+        with file.open("wb") as stream:
+            stream.write(random.bytes(1000))
+            stream.truncate(size)
+        before = read_model(folder).content
+        assert read_model(folder).content == before
+        for start, count in ((size // 2, 1 + size // 100), (0, 1), (size - 1, 1)):
+            with file.open("r+b") as stream:
+                stream.seek(start)
+                stream.write(b"\1" * count)
+            now = read_model(folder).content
+            assert now != before
+            before = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from contextlib import nullcontext
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.activity.display import activity_text
-from gsfl_tune.data import prepare
+from gsfl_tune.data import decoded_files, prepare
 from gsfl_tune.data.marks import KEYWORD
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, Prediction, bundle_from_network, load_bundle
@@ -19,7 +20,7 @@ from gsfl_tune.synthesis import Settings, SynthesisFailed, synthesize
 from gsfl_tune.synthesis.generator import Generator
 from tests.export.conftest import make_config, make_network
 
-from .conftest import CLASSES, SIDE, config
+from .conftest import CLASSES, SIDE, config, scene
 
 FEW = Settings(per_class=2, steps=2)
 
@@ -188,10 +189,66 @@ def test_other_settings_are_refused_in_a_resume(pipeline, photos, tmp_path):
     assert [line.split(":")[0].strip() for line in lines[1:]] == [
         "data.digest", "settings.mix", "settings.seed",
     ]  # fmt: skip
+    # Nor fewer images: those that are there would train and not be counted.
+    more = Settings(per_class=2, steps=2, classes=("ash",))
+    assert again(more, resume=True).made == 1
+    with pytest.raises(UserError, match="per_class: was 2, found 1, allowed as many or more"):
+        again(resume=True)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(UserError, match="exists and is not an empty directory"):
         synthesize(config(photos), pipeline, tmp_path / "full", one, cache_dir=cache)
+
+
+def test_a_pipeline_that_was_trained_further_is_another_one(pipeline, photos, tmp_path):
+    out, model = tmp_path / "made", shutil.copytree(pipeline, tmp_path / "sd")
+    one = Settings(per_class=1, steps=2, classes=("ash",))
+
+    def again(settings=one, **options):
+        return synthesize(
+            config(photos), model, out, settings, cache_dir=tmp_path / "cache", **options
+        )
+
+    again()
+    (file,) = (model / "unet").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-1000:] = bytes(1000)
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.content: was"):
+        again(resume=True)
+    # A manifest of an earlier version does not know.
+    facts = json.loads((out / "synthetic.json").read_text())
+    del facts["model"]["content"]
+    (out / "synthetic.json").write_text(json.dumps(facts))
+    assert again(Settings(per_class=2, steps=2, classes=("ash",)), resume=True).made == 1
+
+
+def test_a_given_test_part_is_not_decoded(pipeline, photos, tmp_path, monkeypatch):
+    for label, name in enumerate(CLASSES[:2]):
+        folder = tmp_path / "both" / "test" / name
+        folder.mkdir(parents=True)
+        for number in range(2):
+            scene(1000 + 100 * label + number).save(folder / f"{number}.png")
+    photos.rename(tmp_path / "both" / "train")
+    decoded = []
+    decode = decoded_files.decode_once
+
+    def spied(source, positions, *arguments):
+        decoded.extend(source.samples[position].part for position in positions)
+        return decode(source, positions, *arguments)
+
+    monkeypatch.setattr(decoded_files, "decode_once", spied)
+    one = Settings(per_class=1, steps=2, classes=("ash",))
+    told = []
+    data = config(tmp_path / "both")
+    synthesize(
+        data, pipeline, tmp_path / "made", one, cache_dir=tmp_path / "cache", notice=told.append
+    )
+    assert len(decoded) == 24
+    assert "test" not in decoded
+    # What it lacks is known without.
+    [lacks] = [line for line in told if "given test part has no image of 1 of 3 classes" in line]
+    assert "yew" in lacks
 
 
 def test_boxes_are_cut_out_of_the_sources(pipeline, photos, tmp_path):

@@ -187,6 +187,26 @@ def _workers(resources: ResourcesConfig, gpu: float) -> int:
     return workers
 
 
+def processes(resources: ResourcesConfig, gpus: int) -> int:
+    """Returns the processes that train together on this machine alone, one for each GPU.
+
+    Args:
+        resources: What a trial asks for.
+        gpus: GPUs of the machine, at least one.
+
+    Raises:
+        UserError: When it has fewer GPUs than a trial asks for, or the keys contradict each other.
+    """
+    refuse_impossible(resources)
+    wanted = _gpus(resources, [{"GPU": float(gpus)}])
+    if wanted > gpus:
+        raise UserError(
+            f"search.resources: a trial asks for {wanted:g} GPUs, this machine has {gpus}; allowed "
+            "at most as many (search.resources.gpus_per_trial)"
+        )
+    return _workers(resources, wanted)
+
+
 def refuse_impossible(resources: ResourcesConfig) -> None:
     """Refuses what no cluster can give.
 

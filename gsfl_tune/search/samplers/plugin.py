@@ -10,7 +10,7 @@ from typing import ClassVar
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 
-from gsfl_tune.plugins import PluginError, plugins
+from gsfl_tune.plugins import PluginError, plugins, unmade
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ def sampler_factory(name: str) -> SamplerFactory | None:
     kind = added.load_class(SamplerFactory)
     try:
         factory: SamplerFactory = kind()
-    except TypeError as error:
-        raise PluginError(f"{added} cannot be made without arguments ({error})") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise unmade(added, "without arguments", error) from error
     return factory
 
 

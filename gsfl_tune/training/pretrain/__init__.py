@@ -3,6 +3,8 @@
 from gsfl_tune.training.pretrain.bases import lightly_problem
 from gsfl_tune.training.pretrain.cached import (
     acquire_weights,
+    keep_weights,
+    key_parts,
     pretrained_backbone,
     pretraining_digest,
     pretraining_settings,
@@ -21,6 +23,8 @@ __all__ = [
     "PretrainingTeam",
     "SharedPretraining",
     "acquire_weights",
+    "keep_weights",
+    "key_parts",
     "lightly_problem",
     "pretrained_backbone",
     "pretraining_digest",

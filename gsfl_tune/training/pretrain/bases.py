@@ -187,7 +187,10 @@ class Moco(Base):
 class VicReg(Base):
     """Keeps the variance of every dimension, and dimensions apart.
 
-    Source: Bardes et al., "VICReg", ICLR 2022, equation 6 with weights 25, 25 and 1.
+    Source: Bardes et al., "VICReg", ICLR 2022, as in the program of its authors: 25 times the mean
+    squared distance over images and dimensions, 25 times the mean of both variance terms, and both
+    covariance terms. In equation 6 the distance is summed over D dimensions and the variance terms
+    are added: its weights would be 25 / D, 12.5 and 1.
     """
 
     takes_local = False

@@ -30,6 +30,7 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.training.caches.features import digest
 from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.out_of_memory import free_memory, out_of_memory
 from gsfl_tune.training.pretrain.pretraining import Pretraining, PretrainingFailed, uses_bf16
 
 # Part of every key; raise it when the same settings give other weights.
@@ -76,14 +77,33 @@ def pretraining_digest(
         backbone: The backbone at its start.
         device: Where it is trained.
     """
-    try:
-        package = version("lightly")
-    except PackageNotFoundError:
-        package = ""
     return digest(
-        "pretrained", CODE_VERSION, package, images.digest, backbone.digest,
+        "pretrained", CODE_VERSION, _lightly(), images.digest, backbone.digest,
         sorted(pretraining_settings(config).items()), uses_bf16(config, device),
     )  # fmt: skip
+
+
+def key_parts(config: Config, backbone: Backbone, device: torch.device) -> dict[str, Any]:
+    """Returns what the key of a pretraining holds beside images and settings, for people.
+
+    Args:
+        config: The configuration.
+        backbone: The backbone at its start.
+        device: Where it is trained.
+    """
+    return {
+        "training.precision": "bf16" if uses_bf16(config, device) else "fp32",
+        "version of lightly": _lightly() or "none",
+        "digest of the first weights": backbone.digest,
+        "version of the pretraining's code": CODE_VERSION,
+    }
+
+
+def _lightly() -> str:
+    try:
+        return version("lightly")
+    except PackageNotFoundError:
+        return ""
 
 
 def starting_backbone(config: Config) -> Backbone:
@@ -118,6 +138,7 @@ def acquire_weights(
     device: torch.device,
     train: Train,
     directory: Path | None = None,
+    backbone: Backbone | None = None,
 ) -> tuple[ReadLock, str]:
     """Takes the weights of a pretraining into use, and trains it if nobody has yet.
 
@@ -129,6 +150,7 @@ def acquire_weights(
         train: Trains it to its end.
         directory: Folder of its checkpoint; by default one in the cache, so that a pretraining that
             was killed goes on where it was.
+        backbone: The backbone at its start, where the caller has made it; it is trained.
 
     Returns:
         The lock of the file, and the key of the pretraining.
@@ -137,22 +159,20 @@ def acquire_weights(
         UserError: If it cannot begin.
         PretrainingFailed: If it has no usable result.
     """
-    backbone = starting_backbone(config)
-    key = pretraining_digest(config, images, backbone, device)
+    first = backbone or starting_backbone(config)
+    key = pretraining_digest(config, images, first, device)
     what = words_of(config, images)
 
-    def finish(training: Pretraining, path: Path) -> None:
-        train(training)
-        training.write(path)
-        training.discard()
-
     def build(path: Path) -> None:
-        if directory is None:
-            with unfinished_pretraining(config, backbone, images, cache_dir, device, key) as begun:
-                finish(begun, path)
-        else:
-            own = Pretraining(config, backbone, images, directory, key=key, device=device)
-            finish(own, path)
+        with contextlib.ExitStack() as stack:
+            if directory is None:
+                begun = unfinished_pretraining(config, first, images, cache_dir, device, key)
+                training = stack.enter_context(begun)
+            else:
+                training = Pretraining(config, first, images, directory, key=key, device=device)
+            train(training)
+            # The checkpoint stays until the file is durable: by then, a kill would cost it all.
+            training.write(path)
 
     lock = acquire(weights_file(cache_dir, key), build, what=what)
     unfinished = _unfinished_folder(cache_dir, key)
@@ -161,6 +181,25 @@ def acquire_weights(
             shutil.rmtree(unfinished)
             forget(unfinished)
     return lock, key
+
+
+def keep_weights(
+    config: Config, images: DecodedImages, cache_dir: Path, key: str, weights: Path
+) -> None:
+    """Puts weights that were learned before into the cache, where it lacks them.
+
+    Args:
+        config: The configuration.
+        images: What was learned from.
+        cache_dir: Root of the node's caches.
+        key: Name of the pretraining.
+        weights: Its result.
+    """
+
+    def copy(path: Path) -> None:
+        shutil.copyfile(weights, path)
+
+    acquire(weights_file(cache_dir, key), copy, what=words_of(config, images)).close()
 
 
 def weights_file(cache_dir: Path, key: str) -> Path:
@@ -223,6 +262,30 @@ def go_on(training: Pretraining) -> None:
         training.discard()
 
 
+@contextlib.contextmanager
+def failures_told() -> Iterator[None]:
+    """Puts the failures of a pretraining into words for the trial that needs it.
+
+    Raises:
+        UserError: With the reason.
+    """
+    complaint: str | None = None
+    try:
+        yield
+    except PretrainingFailed as error:
+        raise UserError(f"pretrain: {error}") from error
+    except Exception as error:
+        complaint = None if isinstance(error, UserError) else out_of_memory(error)
+        if complaint is None:
+            raise
+    # Without its cause: the trial would try again with half of its batch, which is another one.
+    if complaint is not None:
+        free_memory()
+        raise UserError(
+            f"pretrain.batch_size: out of memory ({complaint}); a smaller one needs less"
+        )
+
+
 def _unfinished_folder(cache_dir: Path, key: str) -> Path:
     return cache_dir / KIND / f"{key}{_UNFINISHED}"
 
@@ -249,10 +312,8 @@ def pretrained_backbone(
             train_epoch(training)
 
     images = images_without_labels(dataset)
-    try:
+    with failures_told():
         lock, _ = acquire_weights(config, images, cache_dir, device, train)
-    except PretrainingFailed as error:
-        raise UserError(f"pretrain: {error}") from error
     with lock as path:
         try:
             return create_backbone(config.model.backbone, str(path), reads=reads)

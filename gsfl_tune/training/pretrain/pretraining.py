@@ -30,7 +30,7 @@ from gsfl_tune.models.frozen import gpu_has_bf16
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
-from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
+from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
 from gsfl_tune.training.pretrain.joint import JointBatch
 from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread
@@ -211,17 +211,26 @@ class Pretraining:
             optimizer.load_state_dict(each)
         self.epoch = state["epoch"]
 
-    def restore(self) -> bool:
+    def restore(self, *, own: bool = False) -> bool:
         """Continues from ``checkpoint.pt`` and cuts ``epochs.jsonl`` back to its epoch.
+
+        Args:
+            own: Whether the folder is the user's. There a checkpoint of another pretraining is
+                refused; in the cache nobody needs it any more, and the log begins anew.
 
         Returns:
             Whether there was a checkpoint of this pretraining.
 
         Raises:
-            CheckpointError: If the file is broken.
+            CheckpointError: If the file is broken, or of another pretraining in an own folder.
         """
         state = load_checkpoint(self.checkpoint_path)
-        if state is None or state["fingerprint"] != self.key:
+        if state is None or state.get("fingerprint") != self.key:
+            if own and state is not None:
+                raise CheckpointError(
+                    f"{self.checkpoint_path}: is of another pretraining (its settings, images, "
+                    "first weights, precision or libraries differ)"
+                )
             self.log.truncate(-1)
             return False
         self._load(state)

@@ -25,12 +25,12 @@ from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.data.dataset import Dataset
 from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.training.caches.features import digest
 from gsfl_tune.training.neighbours import LabelledFeatures, knn_accuracy
 from gsfl_tune.training.pretrain.cached import (
     KIND,
     acquire_weights,
+    failures_told,
     go_on,
     pretraining_digest,
     starting_backbone,
@@ -39,7 +39,7 @@ from gsfl_tune.training.pretrain.cached import (
     weights_file,
     words_of,
 )
-from gsfl_tune.training.pretrain.pretraining import Pretraining, PretrainingFailed
+from gsfl_tune.training.pretrain.pretraining import Pretraining
 from gsfl_tune.training.pretrain.team import PretrainingTeam
 
 NEIGHBOURS = 20
@@ -194,15 +194,14 @@ class SharedPretraining:
         if is_shared():
             self._take_over(training, epoch)
         training.team = self._team
-        try:
-            while training.epoch < epoch:
-                if self._asked_to_stop():
-                    raise PretrainingStopped
-                train_epoch(training)
-        except PretrainingFailed as error:
-            raise UserError(f"pretrain: {error}") from error
-        finally:
-            training.leave()
+        with failures_told():
+            try:
+                while training.epoch < epoch:
+                    if self._asked_to_stop():
+                        raise PretrainingStopped
+                    train_epoch(training)
+            finally:
+                training.leave()
 
     def _take_over(self, training: Pretraining, epoch: int) -> None:
         """Continues where another node has stopped, if that is further on."""

@@ -36,6 +36,10 @@ class Needs(Asked):
     def __init__(self, width):
         self.width = width
 
+class Breaks(Asked):
+    def __init__(self):
+        raise FileNotFoundError(2, "no such file", "settings.json")
+
 class Half(SamplerFactory):
     pass
 
@@ -50,6 +54,7 @@ ENTRIES = {
     "asked": "samplers_of_tests:Asked",
     "whole": "samplers_of_tests:Whole",
     "needs": "samplers_of_tests:Needs",
+    "breaks": "samplers_of_tests:Breaks",
     "half": "samplers_of_tests:Half",
     "other": "samplers_of_tests:Other",
     "nothing": "samplers_of_tests:Nothing",
@@ -115,6 +120,7 @@ def test_a_package_says_whether_its_sampler_needs_the_whole_space() -> None:
     ("name", "said"),
     [
         ("needs", "cannot be made without arguments .*width"),
+        ("breaks", "cannot be made without arguments .FileNotFoundError: .*settings.json"),
         ("half", "cannot be made without arguments .*create"),
         ("other", "not a subclass of .*SamplerFactory"),
         ("gone", "cannot be loaded .*nowhere"),

@@ -11,11 +11,14 @@ import torch
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
+from gsfl_tune.cache import building
 from gsfl_tune.cache.entries import entries, remove
 from gsfl_tune.cache.shared import use_shared_cache
 from gsfl_tune.data.contrast import images_without_labels
+from gsfl_tune.experiment import UserError
 from gsfl_tune.run.storage.retrying import open_storage
 from gsfl_tune.run.storage.shared_cache import StoredCache
+from gsfl_tune.search.workers.half_batches import with_half_batches
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.pretrain import (
     Pretraining,
@@ -156,3 +159,42 @@ def test_another_node_goes_on_where_the_first_one_has_stopped(tmp_path, workspac
     alone = shared(workspace, tmp_path / "alone")
     alone.finish()
     assert same(weights(tmp_path / "other", other), weights(tmp_path / "alone", alone))
+
+
+def test_too_little_memory_is_not_tried_twice_and_names_the_key(tmp_path, workspace, monkeypatch):
+    tried = []
+
+    def full(self):
+        tried.append(self.epoch)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Pretraining, "run_epoch", full)
+    own = shared(workspace, tmp_path)
+    with pytest.raises(UserError, match=r"^pretrain\.batch_size: out of memory \(CUDA out of"):
+        with_half_batches(lambda pieces: own.finish(), 1)
+    config = config_of(batch_size=40)
+    training = config.training.model_copy(update={"pretrain": True})
+    learned = config.model_copy(update={"training": training})
+    plain = Workspace(workspace.dataset, tmp_path / "plain", CPU)
+    with pytest.raises(UserError, match=r"^pretrain\.batch_size: out of memory"):
+        with_half_batches(lambda pieces: plain.backbone(learned), 1)
+    assert tried == [0, 0]
+
+
+def test_an_interrupt_while_weights_are_written_costs_no_epoch(
+    tmp_path, workspace, trained, monkeypatch
+):
+    publish = building.publish
+
+    def asked(temporary, path):
+        if path.suffix == ".safetensors":
+            raise KeyboardInterrupt
+        publish(temporary, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "publish", asked)
+        with pytest.raises(KeyboardInterrupt):
+            shared(workspace, tmp_path).finish()
+    shared(workspace, tmp_path).finish()
+    assert trained == [0, 1]
+    assert not list((tmp_path / "pretrained").glob("*.unfinished"))
