@@ -23,11 +23,10 @@ from gsfl_tune.run.epochs import epochs_of_trial
 from gsfl_tune.run.layout import EPOCHS_FILE, replicate_directory
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
-from gsfl_tune.search.samplers.history import OUTSIDE
+from gsfl_tune.search.samplers.history import OUTSIDE, RUNGS
 from gsfl_tune.search.samplers.spaces import run_spaces
 from gsfl_tune.search.study.goals import (
     PRETRAINING,
-    RUNGS,
     feasible,
     knn_by_epoch,
     latest_others,
