@@ -96,6 +96,24 @@ def test_what_only_some_runs_have_is_drawn_too(visit, tmp_path):
     assert here.complaints == []
 
 
+def test_a_latency_of_a_busy_machine_has_a_question_mark_in_the_chart(visit, tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(latency=True, busy=2)
+    here = visit(write_report(maker.path))
+    open_tab(here.page, "search")
+    # One of each trial that ended with an even number, on the front or not.
+    marks = here.page.locator("#fig-pareto svg text.unsure")
+    assert marks.all_text_contents() == ["?"] * 4
+    data = here.page.evaluate("JSON.parse(document.querySelector('#run-data').textContent)")
+    doubtful = [p for p in data["search"]["pareto"] if not p["latency_reliable"]]
+    dots = here.page.locator("#fig-pareto svg path[fill='var(--finished)']:not([opacity])")
+    tips = []
+    for place in range(dots.count()):
+        dots.nth(place).hover()
+        tips.append("unreliable" in here.page.inner_text("#tip"))
+    assert sum(tips) == len(doubtful)
+    assert here.complaints == []
+
+
 def test_latencies_are_a_column_and_commands_break_between_words(visit, tmp_path):
     maker = RunMaker(tmp_path / "run").begin().search(latency=True).finish()
     page = visit(write_report(maker.path), viewport={"width": 390, "height": 800}).page

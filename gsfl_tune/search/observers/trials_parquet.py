@@ -29,6 +29,7 @@ from gsfl_tune.search.study.goals import (
     PRETRAINING,
     feasible,
     knn_by_epoch,
+    latency_reliable,
     latest_others,
 )
 from gsfl_tune.search.study.journal import read_studies
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
 
 SECONDS_BETWEEN_WRITES = 5.0
+
+# Column: whether the latency was steady, with a core for every thread.
+RELIABLE = "latency_reliable"
 
 FORMAT = 1
 # The columns of every file, in order; docs/ecosystem.md describes them.
@@ -199,6 +203,8 @@ def _row(
     if trial.values and len(trial.values) > 1 and not others:
         row[LATENCY] = trial.values[1]  # of an older version
     row |= {key: value for key, value in others.items() if key in MEASURED}
+    if LATENCY in row and (reliable := latency_reliable(trial)) is not None:
+        row[RELIABLE] = reliable
     if trial.constraints and trial.state.is_finished():
         row["feasible"] = feasible(trial)
     row |= _last_numbers(trainings, trial)
@@ -253,7 +259,7 @@ def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
 
 def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
     """Returns the type of a column that depends on the experiment."""
-    if name == "feasible":
+    if name in ("feasible", RELIABLE):
         return pyarrow.bool_()
     if name == "replicates":
         return pyarrow.int64()

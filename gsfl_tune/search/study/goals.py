@@ -20,6 +20,8 @@ from gsfl_tune.search.samplers.history import OTHERS
 
 # User attribute of a trial: by epoch of its pretraining, the accuracy of nearest neighbours.
 PRETRAINING = "pretrain_knn"
+# User attribute of a trial: how its latency was measured, and whether that is reliable.
+MEASURED_LATENCY = "latency"
 # Begin of Optuna's system attribute of one constraint.
 RECORDED = "constraints:"
 
@@ -159,6 +161,12 @@ def knn_by_epoch(trial: Any) -> dict[int, float]:
     """Returns by epoch of a trial's pretraining the accuracy of nearest neighbours there."""
     known = trial.user_attrs.get(PRETRAINING, {})
     return {epoch: float(known[str(epoch)]) for epoch in sorted(map(int, known))}
+
+
+def latency_reliable(trial: FrozenTrial) -> bool | None:
+    """Returns whether a trial's latency was measured on a quiet machine; None where unknown."""
+    found: bool | None = trial.user_attrs.get(MEASURED_LATENCY, {}).get("reliable")
+    return found
 
 
 def latest_others(trial: FrozenTrial) -> dict[str, float]:

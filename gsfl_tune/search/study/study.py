@@ -229,7 +229,7 @@ class Study(Pausing, Noting):
                 if k is not None:
                     self.report(number, k, value, found)
                 if latency is not None:
-                    self.note(number, "latency", dict(latency))
+                    self.note_latency(number, latency)
                 self._constrain(number, value, found)
                 further = [found[key] for key in self.goals.further]
                 self._tell(number, TrialState.COMPLETE, value, *further)
