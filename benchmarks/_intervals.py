@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,18 +63,67 @@ METHODS: dict[str, Callable[[Table, Table, bool], Bounds]] = {
 }
 
 
+@dataclass(frozen=True)
+class Missed:
+    """How often intervals of several methods missed the truth.
+
+    Attributes:
+        counts: Number of pairs of every chunk, such as those of one split of a data set.
+        missed: By method, how many of them were missed in every chunk.
+        width: Mean width of our interval, in points.
+        chunks_differ: Whether a chunk is a draw of its own (a split), whose pairs have heads and
+            images in common; else all pairs are drawn independently.
+    """
+
+    counts: NDArray[np.int64]
+    missed: dict[str, NDArray[np.int64]]
+    width: float
+    chunks_differ: bool = False
+
+    def rate(self, method: str) -> float:
+        """Share of intervals that missed, percent."""
+        return 100 * float(self.missed[method].sum()) / float(self.counts.sum())
+
+    def error(self, method: str) -> float:
+        """Standard error of the rate, percent: over pairs, or over chunks that differ.
+
+        Not a number for a single chunk of pairs that are not independent.
+        """
+        if not self.chunks_differ:
+            rate = self.rate(method) / 100
+            return 100 * math.sqrt(rate * (1 - rate) / float(self.counts.sum()))
+        rates = 100 * self.missed[method] / self.counts
+        return float(rates.std(ddof=1) / math.sqrt(len(rates))) if len(rates) > 1 else math.nan
+
+
 def errors(
-    pairs: Iterator[tuple[Table, Table]], truth: float, *, fixed: bool = False
-) -> tuple[dict[str, float], float]:
-    """Share of intervals that miss the truth, percent, by method; and the mean width of ours."""
-    missed = dict.fromkeys(METHODS, 0)
-    count, width = 0, 0.0
+    pairs: Iterator[tuple[Table, Table]],
+    truth: float,
+    *,
+    fixed: bool = False,
+    chunks_differ: bool = False,
+) -> Missed:
+    """Counts intervals that miss the truth.
+
+    Args:
+        pairs: Chunks of pairs, tables (R, S, N) of both models.
+        truth: The true difference.
+        fixed: Whether the second model has no seed.
+        chunks_differ: See `Missed`.
+    """
+    counts, width = [], 0.0
+    missed: dict[str, list[int]] = {name: [] for name in METHODS}
     for a, b in pairs:
-        count += len(a)
+        counts.append(len(a))
         for name, method in METHODS.items():
             low, high = method(a, b, fixed)
             # A bound that is 0 but for rounding contains 0.
-            missed[name] += int(((low > truth + 1e-12) | (high < truth - 1e-12)).sum())
+            missed[name].append(int(((low > truth + 1e-12) | (high < truth - 1e-12)).sum()))
             if name == "this":
                 width += float((high - low).sum())
-    return {name: 100 * number / count for name, number in missed.items()}, 100 * width / count
+    return Missed(
+        np.asarray(counts),
+        {name: np.asarray(each) for name, each in missed.items()},
+        100 * width / sum(counts),
+        chunks_differ,
+    )

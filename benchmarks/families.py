@@ -341,18 +341,19 @@ def cells(row: Row) -> Iterator[str]:
     yield row.family
     yield row.model
     if not row.blocks:
-        yield from ("-", "-", "-", "-", "-", row.step, "-")
+        yield from ("-", "-", "-", "-", "-", "-", row.step, "-")
         return
     yield f"{row.parameters / 1e6:.1f} M"
     yield f"{row.size} px"
     yield str(row.blocks)
     yield f"{100 * row.share:.1f} %"
+    yield f"{100 * row.moved:.1f} %"
     yield from (row.cut, row.step, row.export)
 
 
 def report(rows: list[Row]) -> str:
     """The table as Markdown."""
-    header = ("family", "model", "parameters", "images", "blocks", "last block")
+    header = ("family", "model", "parameters", "images", "blocks", "last block", "moved")
     lines = [list(cells(row)) for row in sorted(rows, key=lambda row: (row.family, row.model))]
     usable = [row for row in rows if row.blocks]
     cut = sum(row.cut == "ok" for row in usable)
@@ -362,8 +363,9 @@ def report(rows: list[Row]) -> str:
         f"{len(rows)} models of {len({row.family for row in rows})} families; {len(usable)} give a "
         f"feature map. Of these {cut} can be cut in front of their last block (the others run as a "
         f"whole), and {onnx} can be written as ONNX. Parameters: those that the map depends on; "
-        "last block: its share of them; images: the smallest that the model can see with a map of "
-        "2 x 2 positions or more."
+        "last block: its share of them; moved: the share of that block that one training step "
+        "changes, which must change no other parameter of the backbone (else the row says failed); "
+        "images: the smallest that the model can see with a map of 2 x 2 positions or more."
     )
 
 

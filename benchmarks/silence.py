@@ -3,12 +3,13 @@
 Searches of the embedded typefaces with a finetune stage, on empty caches, by trials and by time,
 then what is done with a run: evidence, an ONNX export, one training; and searches that get Ctrl-C.
 Every command runs twice, once with a pipe and once with a pseudo-terminal for its output. For each
-the page says how long it was silent at most, between which lines, how long it took to end after its
-last word, and whether the output is what it has to be: no carriage returns in a pipe, no row that
-is redrawn wider than the terminal.
+the page says how long it was silent at most, between which lines (from the last word to the exit,
+too), and whether the output is what it has to be: no carriage returns in a pipe, no row
+that is redrawn wider than the terminal.
 
     python benchmarks/silence.py                        # some 20 minutes on two cores
     python benchmarks/silence.py --old ../old --only pipe    # adds an older version to the page
+    python benchmarks/silence.py --logs benchmarks/results/silence    # keeps what was said, too
     python benchmarks/silence.py -- gsfl-tune search birds.yaml --time 20m    # any other command
 """
 
@@ -80,13 +81,29 @@ class Heard:
         return "".join(text for _, text in self.chunks)
 
     def gaps(self) -> list[tuple[float, float, str, str]]:
-        """(seconds, when it began, line before, line after) up to the last word, longest first."""
-        times = [(0.0, "start"), *self.chunks]
+        """(seconds, when it began, line before, line after), longest first.
+
+        The time from the last word to the exit is one of them: nobody is told anything then.
+        """
+        times = [(0.0, "start"), *self.chunks, (self.seconds, "exit")]
         found = [
             (after - before, before, _last(said), _first(next_said))
             for (before, said), (after, next_said) in pairwise(times)
         ]
         return sorted(found, reverse=True)
+
+    @property
+    def last(self) -> float:
+        """When the last word came."""
+        return self.chunks[-1][0] if self.chunks else 0.0
+
+    def write(self, file: Path) -> None:
+        """Writes what it said, each part with its time."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            "".join(f"[{at:8.2f}] {text}\n" for at, text in self.chunks)
+            + f"[{self.seconds:8.2f}] (exit {self.code})\n"
+        )
 
     def answered(self) -> float | None:
         """Seconds from Ctrl-C to the next word, None without it."""
@@ -181,6 +198,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("runs/silence"))
     parser.add_argument("--only", choices=["pipe", "terminal"])
     parser.add_argument("--match", default="", help="only commands with this text in their names")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what was said there too")
     parser.add_argument("--old", type=Path, help="checkout of an older version, measured instead")
     parser.add_argument("command", nargs="*", help="another command, after --")
     args = parser.parse_args()
@@ -240,18 +258,21 @@ def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
             continue
         busy = psutil.cpu_percent(_BEFORE_SECONDS)
         heard = listen([*base, *words], where, environment, interrupt)
-        log = keep / f"{re.sub(r'[^a-z]+', '-', name.lower())[:60]}.log"
-        log.write_text("".join(f"[{at:8.2f}] {text}\n" for at, text in heard.chunks))
-        (seconds, at, before, after), second = heard.gaps()[0], heard.gaps()[1][0]
+        log = f"{re.sub(r'[^a-z]+', '-', name.lower()).strip('-')[:60]}.log"
+        heard.write(keep / log)
+        if args.logs is not None:
+            heard.write(args.logs / f"{version}-{where}-{log}")
+        gaps = heard.gaps()
+        seconds, at, before, after = gaps[0]
         rows[name] = {
             "version": version,
             "command": name,
             "where": where,
             "seconds": heard.seconds,
             "longest": seconds,
-            "second": second,
+            "second": gaps[1][0] if len(gaps) > 1 else 0.0,
             "at": at,
-            "exit": heard.seconds - heard.chunks[-1][0],
+            "exit": heard.seconds - heard.last,
             "before": before,
             "after": after,
             "answered": heard.answered(),

@@ -69,7 +69,11 @@ class End:
             trials={"COMPLETE": 4},
             winner=outcome("winner", self.winner, 1.5),
             control=replace(outcome("control", self.control, 2.0), kind="matched"),
-            probe=Probe(test=score, validation=scores(accuracies["probe"])),
+            probe=Probe(
+                test=score,
+                validation=scores(accuracies["probe"]),
+                calibration=Calibration(3.0, 40, 1, 20, score, score),
+            ),
         )
 
     def predictions(self, candidate: Candidate) -> Predictions:
@@ -151,8 +155,8 @@ def test_a_probe_that_is_better_replaces_a_control_of_an_earlier_conclusion(end,
     end.write("probe")
     description = json.loads((end.run.best_simple / "config.json").read_text())
     assert description["model"] == "probe"
-    assert "calibration" not in description
-    expected = measure_probe(end.workspace, end.winner.config).logits
+    assert description["calibration"]["temperature"] == 3.0
+    expected = measure_probe(end.workspace, end.winner.config).logits / 3.0
     found = logits(end.run.best_simple, end.workspace)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)
     assert predicted(end.run.best_simple, end.workspace, tmp_path) == named(end, expected)

@@ -72,5 +72,6 @@ def group_probes(
 
 
 def _spread(values: NDArray[np.float64]) -> dict[str, float]:
-    std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    # Of equal values the deviation is 0, not the rounding of their mean.
+    std = float(values.std(ddof=1)) if np.ptp(values) > 0 else 0.0
     return {"mean": float(values.mean()), "std": std}

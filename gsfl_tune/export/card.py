@@ -9,6 +9,7 @@ from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.experiment.metrics import METRIC_TITLES
 from gsfl_tune.export.card_backbones import backbones_and_licences, streams, weights_words
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
+from gsfl_tune.export.pick_findings import told_ahead
 from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.results import Calibration, Results
 from gsfl_tune.run.verdict import Model, ahead, verdicts
@@ -146,9 +147,12 @@ def _results(metrics: Mapping[str, Any]) -> Results | None:
 
 def _first(results: Results | None, model: Model) -> list[str]:
     """Returns the most important note: that there is a better model beside this one."""
-    first = ahead(results) if results is not None else None
-    if first is None:
+    if results is None:
         return []
+    first = ahead(results)
+    if first is None:
+        # The results of a picked trial hold no other model: its findings tell.
+        return [f"**{each}**" for each in told_ahead(results.findings or ())[:1]]
     if model != "winner":
         return [first.replace("its bundle is in best-simple/.", "this is its bundle.")]
     return [f"**{first}**"]

@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.bundles import files
 from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.export.bundle import bundle_from_network
+from gsfl_tune.export.pick_findings import findings_of_pick, told_ahead
 from gsfl_tune.run.layout import RunDirectory
-from gsfl_tune.run.results import Outcome, Results, Score, read_results
-from gsfl_tune.training import CheckpointError, NonFiniteLoss, Training, Workspace
+from gsfl_tune.run.results import Finding, Outcome, Results, Score, read_results
+from gsfl_tune.run.verdict import ahead
+from gsfl_tune.training import CheckpointError, FitOn, NonFiniteLoss, Training, Workspace
 from gsfl_tune.training.out_of_memory import out_of_memory
+from gsfl_tune.training.temperature import calibrate
 
 RULE = "fastest-within"
 
@@ -73,7 +77,8 @@ def picked_bundle(
     """Returns the bundle of a choice; at first use trains on train + validation and tests once.
 
     The search retrains only its winner, not other trials of the front. The choice gets the first
-    of the protocol's seeds; ``RUN/picks/N`` keeps its bundle for the next export.
+    of the protocol's seeds; ``RUN/picks/N`` keeps its bundle for the next export. A training on
+    the training images alone gives its temperature, and tells how simpler models compare.
 
     Args:
         run: A finished run.
@@ -104,9 +109,12 @@ def picked_bundle(
         )
     )
     if number == results.winner.trial:
+        if first := ahead(results):
+            say(first)
         return run.best
     target = run.path / "picks" / str(number)
     if target.is_dir():
+        _say_of_kept(target, say)
         return target
     config = Config.model_validate(entry["config"])
     if data is not None:
@@ -114,17 +122,23 @@ def picked_bundle(
         config = config.model_copy(update={"data": section})
     side = read_description(run.best)["preprocessing"]["side"]
     workspace = Workspace.open(config.data, side=side, cache_dir=cache_dir)
+    # First, as the final model has seen the validation images.
+    judged = _trained(run, number, config, workspace, say, fit="train")
+    held = judged.predict("validation")
     training = _trained(run, number, config, workspace, say)
-    metrics = training.scoring.of("test", training.predict("test"))
+    tested = training.predict("test")
+    calibration = calibrate(held.logits[None], held.labels, tested.logits[None], tested.labels)
     outcome = Outcome(
         config=config.model_dump(mode="json"),
-        validation={metric: Score.of([entry["accuracy"]])},
-        test=Score.table([metrics]),
+        validation=Score.table([judged.scoring.of("validation", held)]),
+        test=Score.table([training.scoring.of("test", tested)]),
         seeds=[training.seed],
         params=dict(entry["params"]),
         trial=number,
+        calibration=calibration,
     )
-    # Comparisons, ensemble and findings belong to the run's own winner.
+    findings = findings_of_pick(results, outcome)
+    # Comparisons and ensemble belong to the run's own winner.
     said = replace(
         results,
         winner=outcome,
@@ -132,8 +146,11 @@ def picked_bundle(
         difference=None,
         probe=None,
         ensemble=None,
-        findings=None,
+        flip=None,
+        findings=findings,
     )
+    for sentence in told_ahead(findings):
+        say(sentence)
     return bundle_from_network(
         target,
         training.trained_network(),
@@ -143,8 +160,25 @@ def picked_bundle(
         side=side,
         reading=workspace.dataset.reading,
         metrics=said.to_json(),
+        calibration=calibration,
         trained_on=workspace.dataset.trained_on(validation=True),
     )
+
+
+def _say_of_kept(bundle: Path, say: Callable[[str], None]) -> None:
+    """Says of a bundle that an earlier export has made what its user must know."""
+    findings = files.read_json_file(bundle / files.METRICS).get("findings") or []
+    for sentence in told_ahead(Finding(**each) for each in findings):
+        say(sentence)
+    if not read_description(bundle).get("calibration"):
+        say(
+            f"{bundle} was made by an older version and has no temperature and no thresholds; "
+            "remove it to make it again"
+        )
+
+
+# Folders in which a search trains finalists, and retrains.
+_FOLDERS: dict[FitOn, str] = {"train": "validate", "train+validation": "retrain"}
 
 
 def _trained(
@@ -153,16 +187,18 @@ def _trained(
     config: Config,
     workspace: Workspace,
     say: Callable[[str], None],
+    fit: FitOn = "train+validation",
 ) -> Training:
     seed = config.training.seed + 1
     # The folder in which the search would retrain it, so that existing work is reused.
-    directory = run.finals / f"search-{number}" / "retrain" / f"seed-{seed}"
-    training = Training(config, workspace, directory, seed=seed, fit="train+validation")
+    directory = run.finals / f"search-{number}" / _FOLDERS[fit] / f"seed-{seed}"
+    training = Training(config, workspace, directory, seed=seed, fit=fit)
     try:
         training.restore()
     except CheckpointError as error:
         raise UserError(f"{error}; remove the file to train from the beginning") from error
-    images = "the training images" if config.data.shots else "train + validation"
+    alone = config.data.shots or fit == "train"
+    images = "the training images" if alone else "train + validation"
     say(f"training the picked trial on {images} for {training.total_epochs} epochs")
     try:
         while not training.finished:

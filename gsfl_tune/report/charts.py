@@ -114,6 +114,8 @@ class SearchCharts:
         }
         if trial.latency is not None:
             row["l"] = _short(trial.latency)
+            if trial.reliable is False:
+                row["u"] = 1
         if not whole:
             row["x"] = [epoch for epoch, _ in points]
         if trial.reason:
@@ -236,11 +238,12 @@ def _pareto(files: RunFiles, trials: Sequence[TrialRecord]) -> list[dict[str, An
     if isinstance(points, list):
         return [dict(point) for point in points]
     able = [t for t in trials if t.feasible]
-    known = [(t.latency, -t.value, t.number) for t in able if t.latency and t.value is not None]
+    known = [(t.latency, -t.value, t) for t in able if t.latency and t.value is not None]
     front: list[dict[str, Any]] = []
-    for latency, worse, number in sorted(known):
+    for latency, worse, trial in sorted(known, key=lambda each: (*each[:2], each[2].number)):
         if not front or -worse > front[-1]["accuracy"]:
-            front.append({"trial": number, "accuracy": -worse, "latency_ms": latency})
+            point = {"trial": trial.number, "accuracy": -worse, "latency_ms": latency}
+            front.append(point | {"latency_reliable": trial.reliable})
     return front
 
 

@@ -15,6 +15,8 @@ from gsfl_tune.run import read_json
 
 _PARTS = {"f": "feature f", "s": "shared part s", "d": "discriminative part d"}
 _MOST_PAIRS = 3
+# Equal numbers may differ in their last bits from their mean.
+_ROUNDING = 1e-7
 
 
 def load_evidence(path: Path) -> dict[str, Any]:
@@ -136,7 +138,11 @@ def _error(part: Any) -> str | None:
 
 
 def _spread(score: Mapping[str, float]) -> str:
-    return f"{100 * score['mean']:.1f} % ± {100 * score['std']:.1f}"
+    """Formats mean and deviation; no deviation of one run, or of runs that are identical."""
+    mean, points = _percent(score["mean"]), 100 * score["std"]
+    if points < _ROUNDING:
+        return mean
+    return f"{mean} ± {points:.1f}" if points >= 0.05 else f"{mean} ± < 0.1"
 
 
 def _percent(share: float | None) -> str:

@@ -268,7 +268,8 @@ _HEADS = {"latency_ms": "ms an image", "size_mb": "MB"}
 
 
 def _spread(error: float | None) -> str:
-    return "" if error is None else f" ± {error:.2g}"
+    # Equal numbers may differ in their last bits from their mean.
+    return f" ± {error:.2g}" if error is not None and error > 1e-9 else ""
 
 
 def _front(results: Results, run: RunDirectory) -> RenderableType:

@@ -63,6 +63,7 @@ class TrialRecord:
         state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
         value: The metric at the end of a COMPLETE trial.
         latency: Milliseconds per image of a COMPLETE trial, if latency was an objective.
+        reliable: Whether that was measured on a quiet machine; None where unknown.
         reason: Why it failed.
         ended: The limit of the search that stopped it.
         origin: What proposed it; None for the sampler.
@@ -86,6 +87,7 @@ class TrialRecord:
     state: str
     value: float | None = None
     latency: float | None = None
+    reliable: bool | None = None
     reason: str | None = None
     ended: str | None = None
     origin: str | None = None
@@ -143,6 +145,7 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
         state="RUNNING" if state == "WAITING" and found.values else state,
         value=_finite(row.get("value")),
         latency=_finite(row.get("latency_ms")),
+        reliable=_flag(row.get("latency_reliable")),
         reason=_text(row.get("reason")),
         ended=_text(row.get("ended")),
         origin=_text(row.get("origin")),
@@ -236,6 +239,10 @@ def _finite(value: Any) -> float | None:
 def _whole(value: Any) -> int | None:
     number = _finite(value)
     return None if number is None else int(number)
+
+
+def _flag(value: Any) -> bool | None:
+    return None if _missing(value) else bool(value)
 
 
 def _text(value: Any) -> str | None:

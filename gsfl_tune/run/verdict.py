@@ -109,23 +109,41 @@ def sentence_of_ahead(results: Results, other: Model) -> str:
         results: Results of a run.
         other: A model that is better.
     """
-    name = metric_of(results.metric).name
     scores = validated(results)
-    own, theirs = scores["winner"], scores[other]
-    if _told_apart_by(results.metric, theirs, own) == name:
-        said = (
-            f"The {TITLES[other]} is better than the winner on the validation images "
-            f"({_shown(name, theirs[name].mean)} against {_shown(name, own[name].mean)})"
-        )
-    else:
-        said = (
-            f"The {TITLES[other]} and the winner are level in {name.replace('_', ' ')} and the "
-            f"{TITLES[other]} has the better NLL on the validation images "
-            f"({theirs['nll'].mean:.3f} against {own['nll'].mean:.3f})"
-        )
+    said = words_of_ahead(
+        results.metric, TITLES[other], scores[other], TITLES["winner"], scores["winner"]
+    )
     if other == best_on_validation(results):
         return f"{said}: its bundle is in best-simple/."
     return f"{said}."
+
+
+def words_of_ahead(
+    metric: str, other: str, theirs: Mapping[str, Score], own: str, scores: Mapping[str, Score]
+) -> str:
+    """Says that a model is better on validation than another, and by which metric.
+
+    Args:
+        metric: Of the search.
+        other: Title of the model that is better, see `is_ahead`.
+        theirs: Its validation metrics.
+        own: Title of the model compared with.
+        scores: The validation metrics of that.
+
+    Returns:
+        A sentence without a full stop.
+    """
+    name = metric_of(metric).name
+    if _told_apart_by(metric, theirs, scores) == name:
+        return (
+            f"The {other} is better than the {own} on the validation images "
+            f"({_shown(name, theirs[name].mean)} against {_shown(name, scores[name].mean)})"
+        )
+    return (
+        f"The {other} and the {own} are level in {name.replace('_', ' ')} and the "
+        f"{other} has the better NLL on the validation images "
+        f"({theirs['nll'].mean:.3f} against {scores['nll'].mean:.3f})"
+    )
 
 
 def first_card(results: Results) -> list[str]:

@@ -60,6 +60,16 @@ def test_a_single_group_is_no_question():
         group_probes({"f": [np.ones((4, 2))]}, [0, 1, 0, 1], [0, 0])
 
 
+def test_tables_that_are_the_same_have_no_deviation():
+    """A frozen backbone gives every seed the same feature."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 10)
+    table = generator.normal(size=(40, 3)) + labels[:, None]
+    found = group_probes({"f": [table] * 3}, labels, [0, 0, 1, 1])["parts"][0]
+    assert found["groups"]["std"] == 0
+    assert found["random_groups"]["std"] > 0
+
+
 def test_a_subset_takes_evenly_from_all_classes():
     labels = np.repeat(np.arange(4), [50, 3, 20, 20])
     index = spread_index(labels, 40)

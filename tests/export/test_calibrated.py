@@ -20,10 +20,11 @@ from gsfl_tune.export import (
     exported_file,
     load_bundle,
     onnx_file,
+    openvino_file,
 )
 from gsfl_tune.export.graph import Deployed
 from gsfl_tune.export.prune import prune
-from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, TorchRuntime
+from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, OpenvinoRuntime, TorchRuntime
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.results import Calibration, Rejection, Score
 from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network
@@ -123,6 +124,7 @@ def test_a_bundle_of_an_older_version_has_no_threshold_of_its_own(bundle_path, i
     "kind",
     [
         "onnx",
+        "openvino",
         *(
             pytest.param(kind, marks=pytest.mark.slow)
             for kind in ("fp16", "onnx int8", "torch-export", "pruned")
@@ -160,6 +162,11 @@ def _logits(path: Path, squares: np.ndarray, kind: str) -> torch.Tensor:
     if kind == "torch-export":
         exported_file.write_program(exported_file.capture(module, module.example()), file, {})
         return ExportedRuntime(file, preprocessing, inside=False).logits(squares)
+    if kind == "openvino":
+        pytest.importorskip("openvino")
+        file = file.with_suffix(".xml")
+        openvino_file.write_model(openvino_file.convert_module(module), file, half=False)
+        return OpenvinoRuntime(file, preprocessing, inside=False).logits(squares)
     pytest.importorskip("onnxruntime")
     onnx_file.write_onnx(module, file)
     if kind == "onnx int8":

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +15,10 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import export_run, load_bundle
 from gsfl_tune.export.pick import choose, parse_rule
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.results import Ensemble, read_results, write_results
-from gsfl_tune.training import NonFiniteLoss, Training
-from tests.report.conftest import make_results
+from gsfl_tune.run.results import Ensemble, Finding, Probe, read_results, write_results
+from gsfl_tune.training import NonFiniteLoss, Training, Workspace
+from gsfl_tune.training.temperature import fit_temperature
+from tests.report.conftest import make_results, scores
 
 
 def entry(trial: int, accuracy: float, latency: float, config: dict | None = None) -> dict:
@@ -61,7 +63,16 @@ def front_of_two(
     config = Config.model_validate(content).model_dump(mode="json")
     results = make_results(pareto=[entry(7, 0.5, 1.0, config), entry(2, 0.9, 3.0)], metric=metric)
     results = replace(results, winner=replace(results.winner, trial=2))
-    results = replace(results, ensemble=Ensemble([1, 2], results.winner.test))
+    results = replace(
+        results,
+        ensemble=Ensemble([1, 2], results.winner.test),
+        # Better than any network is after one epoch.
+        probe=Probe(scores(0.9), None, scores(0.95, nll=0.01)),
+        findings=[
+            Finding("many_failed", "warning", {"failed": 4}, "4 of 10 trials failed."),
+            Finding("shared_collapsed", "severe", {}, "The shared part has collapsed."),
+        ],
+    )
     write_results(run.results_file, results)
     assert read_results(run.results_file) == results
     return run
@@ -81,16 +92,36 @@ def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path,
     # That of the winner's seeds says nothing of this trial.
     assert bundle.metrics["ensemble"] is None
     assert "picked trial 7" in said[0]
+    told = [line for line in said if "is better than the picked trial on the validation" in line]
+    assert told[0].startswith("The linear probe is better")
+    assert told[0].endswith(": its bundle is in best-simple/ of the run.")
+    card = (out / "README.md").read_text()
+    assert card.split("\n\n")[1] == f"**{told[0]}**"
+    codes = [each["code"] for each in bundle.metrics["findings"]]
+    assert codes[0] == "probe_ahead_on_validation"
+    assert codes[-2:] == ["one_seed", "many_failed"]
+    _has_the_temperature_of_its_validation_predictions(bundle, run, cache_dir)
     assert len(bundle.predict(list(squares[:2]))) == 2
     # The second time it is there.
     said.clear()
     again = export_run(
         run.path, tmp_path / "again", pick=50.0, cache_dir=cache_dir, say=said.append
     )
-    assert len(said) == 1
+    assert said[1:] == told
     assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
-    best = export_run(run.path, tmp_path / "best", pick=0.0, cache_dir=cache_dir)
+    said.clear()
+    best = export_run(run.path, tmp_path / "best", pick=0.0, cache_dir=cache_dir, say=said.append)
+    assert said[1].startswith("The linear probe is better than the winner")
     assert load_bundle(best, "cpu").config["model"]["latent_dim"] == 32
+    # One of an older version has no temperature, and says so.
+    kept = run.path / "picks" / "7" / "config.json"
+    content = json.loads(kept.read_text())
+    del content["calibration"]
+    kept.write_text(json.dumps(content))
+    said.clear()
+    export_run(run.path, tmp_path / "old", pick=50.0, cache_dir=cache_dir, say=said.append)
+    assert "no temperature" in said[-1]
+    assert "remove it" in said[-1]
 
 
 def test_a_metric_that_is_not_accuracy_keeps_its_name(trained_run, cache_dir, tmp_path):
@@ -99,8 +130,7 @@ def test_a_metric_that_is_not_accuracy_keeps_its_name(trained_run, cache_dir, tm
     out = export_run(run.path, tmp_path / "out", pick=50.0, cache_dir=cache_dir, say=said.append)
     assert "validation macro f1 0.5" in said[0]
     validation = load_bundle(out, "cpu").metrics["winner"]["validation"]
-    assert validation.keys() == {"macro_f1"}
-    assert validation["macro_f1"]["mean"] == 0.5
+    assert {"macro_f1", "accuracy"} <= validation.keys()
 
 
 def test_a_choice_whose_training_was_stopped_goes_on(trained_run, cache_dir, tmp_path, monkeypatch):
@@ -118,7 +148,8 @@ def test_a_choice_whose_training_was_stopped_goes_on(trained_run, cache_dir, tmp
         export_run(run.path, tmp_path / "out", pick=50.0, cache_dir=cache_dir)
     trained.append("again")
     export_run(run.path, tmp_path / "out", pick=50.0, cache_dir=cache_dir)
-    assert trained == [0, 1, "again", 2]
+    # The one that is validated goes on; the one that is exported is trained behind it.
+    assert trained == [0, 1, "again", 2, 0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -139,3 +170,25 @@ def test_a_choice_that_cannot_be_trained_is_told(
     monkeypatch.setattr(Training, "run_epoch", failing)
     with pytest.raises(UserError, match=f"trial 7 cannot be trained with seed 1 .{words}"):
         export_run(run.path, tmp_path / "out", pick=50.0, cache_dir=cache_dir)
+
+
+def _has_the_temperature_of_its_validation_predictions(bundle, run, cache_dir):
+    """They are those of a training that has not seen the validation images."""
+    config = Config.model_validate(bundle.config)
+    workspace = Workspace.open(config.data, side=40, cache_dir=cache_dir)
+    directory = run.finals / "search-7" / "validate" / "seed-1"
+    training = Training(config, workspace, directory, seed=1, fit="train")
+    assert training.look()
+    held = training.predict("validation")
+    expected = fit_temperature(held.logits[None], held.labels)
+    assert bundle.calibration["temperature"] == pytest.approx(expected, rel=1e-3)
+    assert bundle.calibration["images"] == len(held.labels)
+    assert 0 < bundle.threshold("auto") < 1
+    final = run.finals / "search-7" / "retrain" / "seed-1"
+    trained = Training(config, workspace, final, seed=1, fit="train+validation")
+    assert trained.look()
+    test = workspace.dataset.test
+    squares = np.asarray(test.gather(np.arange(len(test))))
+    raw = trained.predict("test").logits
+    found = bundle.runtime.logits(squares).numpy()
+    np.testing.assert_allclose(found, raw / expected, rtol=0.02, atol=0.02)

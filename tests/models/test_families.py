@@ -60,6 +60,17 @@ def test_some_go_all_the_way(families, family, name):
     assert "| ---" in families.report([row]).replace("|--", "| --")
 
 
+def test_the_table_says_how_much_of_the_last_block_a_step_moved(families):
+    row = families.Row("a", "a_tiny", 10**6, 32, 4, 0.25, 0.964, "ok", "ok", "ok")
+    none = families.Row("b", "b_tiny", step="no feature map")
+    header, _, *lines = families.report([row, none]).splitlines()[:4]
+    cells = [[cell.strip() for cell in line.split("|")] for line in (header, *lines)]
+    assert {len(each) for each in cells} == {len(cells[0])}
+    place = cells[0].index("moved")
+    assert [each[place] for each in cells[1:]] == ["96.4 %", "-"]
+    assert cells[2][cells[0].index("step")] == "no feature map"
+
+
 # Its head cannot leave out a classifier.
 NO_HEAD = {"mobilenetv5_300m_enc"}
 

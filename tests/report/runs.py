@@ -84,9 +84,23 @@ class RunMaker:
         return self
 
     def search(
-        self, trials: int = 30, *, running: int = 0, failed: int = 2, latency: bool = False
+        self,
+        trials: int = 30,
+        *,
+        running: int = 0,
+        failed: int = 2,
+        latency: bool = False,
+        busy: int = 1,
     ) -> RunMaker:
-        """Trials whose result depends on dropout and the learning rate, stopped at rungs."""
+        """Trials whose result depends on dropout and the learning rate, stopped at rungs.
+
+        Args:
+            trials: How many.
+            running: How many of them still run.
+            failed: How many of them failed.
+            latency: Whether those that ended have one.
+            busy: From 2 on, one in this many was measured while the machine was busy.
+        """
         random = np.random.default_rng(self.seed)
         log = WorkerLog(self.run)
         rows = []
@@ -141,6 +155,8 @@ class RunMaker:
             }
             if latency and state == "COMPLETE":
                 row["latency_ms"] = 2 + 8 * row["value"] + 0.3 * (number % 4)
+                if busy > 1:
+                    row["latency_reliable"] = bool(number % busy)
             row |= {f"rungs.{k}": float(curve[RUNGS[k] - 1]) for k in range(rung + 1)}
             rows.append(row | {f"params.{name}": value for name, value in params.items()})
         frame = pd.DataFrame(rows)

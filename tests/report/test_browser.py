@@ -103,6 +103,46 @@ def test_what_only_some_runs_have_is_drawn_too(visit, tmp_path):
     assert here.complaints == []
 
 
+def test_a_latency_of_a_busy_machine_has_a_question_mark_in_the_chart(visit, tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(latency=True, busy=2)
+    here = visit(write_report(maker.path))
+    open_tab(here.page, "search")
+    # One of each trial that ended with an even number, on the front or not.
+    marks = here.page.locator("#fig-pareto svg text.unsure")
+    assert marks.all_text_contents() == ["?"] * 4
+    data = here.page.evaluate("JSON.parse(document.querySelector('#run-data').textContent)")
+    doubtful = [p for p in data["search"]["pareto"] if not p["latency_reliable"]]
+    dots = here.page.locator("#fig-pareto svg path[fill='var(--finished)']:not([opacity])")
+    tips = []
+    for place in range(dots.count()):
+        dots.nth(place).hover()
+        tips.append("unreliable" in here.page.inner_text("#tip"))
+    assert sum(tips) == len(doubtful)
+    assert here.complaints == []
+
+
+def test_bars_of_identical_runs_have_no_deviation(visit, tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search().finish()
+    parts = [
+        {
+            "part": name,
+            "groups": {"mean": 0.8, "std": std},
+            "random_groups": {"mean": 0.5, "std": 0},
+        }
+        for name, std in (("f", 0.0), ("s", 1.4e-17), ("d", 0.02))
+    ]
+    maker.evidence(probes={"chance": 0.4, "parts": parts})
+    here = visit(write_report(maker.path))
+    open_tab(here.page, "decomposition")
+    bars = here.page.locator("#fig-probes svg rect")
+    tips = []
+    for place in range(bars.count()):
+        bars.nth(place).hover()
+        tips.append(here.page.inner_text("#tip"))
+    assert len(tips) >= 6
+    assert {tip for tip in tips if "±" in tip} == {"discriminative d, the groups: 80.0 % ± 2.0"}
+
+
 def test_latencies_are_a_column_and_commands_break_between_words(visit, tmp_path):
     maker = RunMaker(tmp_path / "run").begin().search(latency=True).finish()
     page = visit(write_report(maker.path), viewport={"width": 390, "height": 800}).page

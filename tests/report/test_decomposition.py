@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -56,6 +57,28 @@ def test_shows_the_numbers_within_80_columns():
     assert "shared part s 90.0 % ± 1.0 50.0 % ± 2.0" in flat
     assert "group, of pairs across groups 90.1 % 5.0 % 13.0 % 95.0 %" in flat
     assert "class, of pairs inside a group - - - -" in flat
+
+
+def test_identical_runs_and_a_single_one_have_no_deviation():
+    """ "± 0.0" would read as certainty. The bits of a mean may differ from equal numbers."""
+    equal = [0.1, 0.1, 0.1]
+    assert np.std(equal, ddof=1) > 0
+    spreads = [0.0, float(np.std(equal, ddof=1)), 0.0003, 0.0006]
+    rows = [
+        {
+            "part": name,
+            "groups": {"mean": 0.8, "std": std},
+            "random_groups": {"mean": 0.5, "std": 0},
+        }
+        for name, std in zip("fsde", spreads, strict=True)
+    ]
+    text = text_of({"probes": {"chance": 0.125, "parts": rows}})
+    flat = " ".join(text.split())
+    assert "feature f 80.0 % 50.0 %" in flat
+    assert "shared part s 80.0 % 50.0 %" in flat
+    assert "discriminative part d 80.0 % ± < 0.1 50.0 %" in flat
+    assert "e 80.0 % ± 0.1 50.0 %" in flat
+    assert "± 0.0" not in text
 
 
 def test_names_of_parts_with_brackets_are_shown_as_they_are():

@@ -362,6 +362,20 @@ def test_the_front_of_a_search_that_goes_on_is_that_of_its_trials(tmp_path):
     }
 
 
+def test_a_latency_of_a_busy_machine_has_a_question_mark_in_the_table_and_the_front(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin()
+    assert "question mark" not in page_of(maker.search(latency=True).path).text("all-trials")
+    page = page_of(maker.search(latency=True, busy=2).path)
+    text = page.text("all-trials")
+    assert "A latency with a question mark is unreliable" in text
+    # Trials 3, 6, ..., 27 came to their end; the machine was busy for those with an even number.
+    assert len(re.findall(r"\d \?", text)) == 4
+    search = json.loads(page.data)["search"]
+    assert {t["n"] for t in search["trials"] if t.get("u")} == {6, 12, 18, 24}
+    for point in search["pareto"]:
+        assert point["latency_reliable"] == bool(point["trial"] % 2)
+
+
 def test_the_file_is_written_beside_the_run_or_where_wanted(whole, tmp_path):
     assert write_report(whole) == whole / "report.html"
     target = tmp_path / "new" / "page.html"

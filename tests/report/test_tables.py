@@ -79,7 +79,8 @@ def test_the_command_to_continue_can_be_copied(under_way):
 
 def test_objectives_that_are_means_are_shown_with_their_errors(begun):
     entry = {"trial": 7, "accuracy": 0.7, "validation/nll": 1.25, "params": {}, "config": {}}
-    errors = {"validation/accuracy": 0.0123, "validation/nll": 0.052}
+    errors = {"validation/accuracy": 0.0123, "validation/nll": 0.052, "macs": 1e-17, "size_mb": 0.0}
+    entry |= {"size_mb": 9.5, "macs": 3e8}
     write_results(
         RunDirectory(begun).results_file,
         make_results(pareto=[{**entry, "errors": errors, "replicates": 5}]),
@@ -87,6 +88,8 @@ def test_objectives_that_are_means_are_shown_with_their_errors(begun):
     text = text_of(begun)
     assert "0.7000 ± 0.012" in text
     assert "1.25 ± 0.052" in text
+    # Equal numbers have no error.
+    assert text.count("±") == 2
     assert "replicates" not in text.partition("Pareto front")[2]
 
 

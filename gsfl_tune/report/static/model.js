@@ -1,5 +1,11 @@
 // Charts of the winner: classes, confusions, calibration, maps, decomposition.
 
+// Nothing for one run, or for runs that are identical; their mean may differ in its last bits.
+function deviation(std) {
+  if (!(std > 1e-9)) return "";
+  return std >= 0.0005 ? ` ± ${(100 * std).toFixed(1)}` : " ± < 0.1";
+}
+
 charts.classes = (host, data) => {
   const rows = data.accuracy; // the worst first
   // Names stand below the bars where these are as wide as a line is high.
@@ -188,7 +194,7 @@ function barPairs(host, rows, chanceOf, series) {
       const y = top + position * 22;
       const bar = svg("rect", { x: frame.left, y, width: Math.max(1, x(found.mean) - frame.left), height: 18, rx: 2,
         fill: colour }, frame.root);
-      tooltip(bar, `${row.name}, ${name}: ${percentText(found.mean)}${found.std ? ` ± ${(100 * found.std).toFixed(1)}` : ""}`);
+      tooltip(bar, `${row.name}, ${name}: ${percentText(found.mean)}${deviation(found.std)}`);
       if (found.std) {
         svg("line", { x1: x(Math.max(0, found.mean - found.std)), x2: x(Math.min(1, found.mean + found.std)), y1: y + 9, y2: y + 9,
           stroke: "var(--text)", "stroke-width": 1.4 }, frame.root);

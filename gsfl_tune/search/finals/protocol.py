@@ -22,7 +22,7 @@ from gsfl_tune.search.finals.run_retrains import run_jobs
 from gsfl_tune.search.observers.checkpoint_retention import make_room
 from gsfl_tune.search.ray_tune.run_context import RunContext
 from gsfl_tune.search.samplers.history import OUTSIDE
-from gsfl_tune.search.study.goals import Goals, feasible, none_feasible
+from gsfl_tune.search.study.goals import Goals, feasible, latency_reliable, none_feasible
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.study import Study
@@ -354,7 +354,7 @@ def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, 
         entry = {"trial": trial.number, "accuracy": trial.values[0]}
         entry |= dict(zip(goals.further, trial.values[1:], strict=True))
         if LATENCY in goals.further:
-            entry["latency_reliable"] = trial.user_attrs.get("latency", {}).get("reliable")
+            entry["latency_reliable"] = latency_reliable(trial)
         if errors := errors_of(trial):
             entry["errors"], entry["replicates"] = errors, len(rows_of(trial))
         entry["params"] = experiment.space.active_params(trial.params)

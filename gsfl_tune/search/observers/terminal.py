@@ -359,7 +359,7 @@ class Progress(Watcher):
         for key, value in zip(self._study.goals.further, trial.values[1:], strict=True):
             text += f", {value:.2f} ms per image" if key == LATENCY else f", {key} {value:.4g}"
             error = errors_of(trial).get(key)
-            text += "" if error is None else f" ± {error:.2g}"
+            text += f" ± {error:.2g}" if error is not None and error > 1e-9 else ""
         return text
 
     def _ended_count(self) -> int:

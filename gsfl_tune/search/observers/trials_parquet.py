@@ -23,13 +23,13 @@ from gsfl_tune.run.epochs import epochs_of_trial
 from gsfl_tune.run.layout import EPOCHS_FILE, replicate_directory
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
-from gsfl_tune.search.samplers.history import OUTSIDE
+from gsfl_tune.search.samplers.history import OUTSIDE, RUNGS
 from gsfl_tune.search.samplers.spaces import run_spaces
 from gsfl_tune.search.study.goals import (
     PRETRAINING,
-    RUNGS,
     feasible,
     knn_by_epoch,
+    latency_reliable,
     latest_others,
 )
 from gsfl_tune.search.study.journal import read_studies
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
 
 SECONDS_BETWEEN_WRITES = 5.0
+
+# Column: whether the latency was steady, with a core for every thread.
+RELIABLE = "latency_reliable"
 
 FORMAT = 1
 # The columns of every file, in order; docs/ecosystem.md describes them.
@@ -200,6 +203,8 @@ def _row(
     if trial.values and len(trial.values) > 1 and not others:
         row[LATENCY] = trial.values[1]  # of an older version
     row |= {key: value for key, value in others.items() if key in MEASURED}
+    if LATENCY in row and (reliable := latency_reliable(trial)) is not None:
+        row[RELIABLE] = reliable
     if trial.constraints and trial.state.is_finished():
         row["feasible"] = feasible(trial)
     row |= _last_numbers(trainings, trial)
@@ -254,7 +259,7 @@ def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
 
 def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
     """Returns the type of a column that depends on the experiment."""
-    if name == "feasible":
+    if name in ("feasible", RELIABLE):
         return pyarrow.bool_()
     if name == "replicates":
         return pyarrow.int64()

@@ -199,9 +199,8 @@ def refuse_what_fails_later(
     if not (address or os.environ.get("RAY_ADDRESS")):
         refuse_unfit_precision(experiment)
     search = experiment.defaults().search
-    create_sampler(
-        search.sampler, experiment.space, search.seed, 0, several=bool(search.objectives)
-    )
+    further = (search.objectives or [])[1:]
+    create_sampler(search.sampler, experiment.space, search.seed, 0, further=further)
     earlier_trials(experiment, search.warm_start)
     own = experiment.defaults()
     if (largest := max(experiment.values("loss.distill.weight"))) > 0:

@@ -14,8 +14,7 @@ from optuna.trial import FrozenTrial
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline
-from gsfl_tune.search.samplers.history import PAUSED
-from gsfl_tune.search.study.goals import OTHERS, RUNGS
+from gsfl_tune.search.samplers.history import OTHERS, PAUSED, RUNGS
 from gsfl_tune.search.workers.replicates import REPLICATES
 from gsfl_tune.training.timeline import STAGES, Timeline
 

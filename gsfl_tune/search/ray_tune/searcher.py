@@ -155,6 +155,7 @@ class StudySearcher(Searcher):
             self._note_half(task.number)
         self._note_replicate(task, result)
         self._note_pretraining(task, result)
+        self._note_latency(task, result)
         self._study.report(task.number, k, value, others_of(result))
         self._watcher.rung(task.number, k, value)
 
@@ -204,6 +205,7 @@ class StudySearcher(Searcher):
         else:
             self._note_replicate(task, result)
             self._note_pretraining(task, result)
+            self._note_latency(task, result)
             self._watcher.rung(number, result["rung"], result[task.metric])
             stopped = (number, result[task.metric], result["rung"], others_of(result))
             # A trial that breaks a constraint for good cannot win any more.
@@ -249,6 +251,11 @@ class StudySearcher(Searcher):
         """Stores what a pretraining was worth at a rung within it."""
         if "pretraining" in result:
             self._study.note_pretraining(task.number, *json.loads(result["pretraining"]))
+
+    def _note_latency(self, task: Task, result: dict[str, Any]) -> None:
+        """Stores how the latency was measured, as soon as it was."""
+        if "latency" in result:
+            self._study.note_latency(task.number, json.loads(result["latency"]))
 
     def _occupied(self, result: dict[str, Any]) -> None:
         self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))

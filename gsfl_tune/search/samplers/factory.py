@@ -41,7 +41,7 @@ def create_sampler(
     number: int,
     memory: SeenTrials | None = None,
     *,
-    several: bool = False,
+    further: Sequence[str] = (),
     turned_down: Sequence[Mapping[str, Any]] = (),
 ) -> BaseSampler:
     """Creates the sampler that proposes trial `number`.
@@ -56,7 +56,7 @@ def create_sampler(
         seed: Seed of the study.
         number: Number of the trial to be proposed.
         memory: What TPE has read of the study's trials; avoids reading them again.
-        several: Whether the study has several objectives.
+        further: Keys of the objectives of the study after the first.
         turned_down: Earlier proposals for this trial that were rejected.
 
     Raises:
@@ -76,7 +76,7 @@ def create_sampler(
             return _made(factory, config.name, request)
         if config.name == "random":
             return RandomSampler(seed=draw)
-        if config.name == "tpe" and several:
+        if config.name == "tpe" and further:
             # Optuna's own sampler: ours supports one objective only.
             return TPESampler(
                 multivariate=config.multivariate,
@@ -104,6 +104,7 @@ def create_sampler(
                 seed=draw,
                 avoid=turned_down,
                 known=known,
+                further=further,
             )
         if config.name == "cmaes":
             return CmaEs(

@@ -19,6 +19,10 @@ BEST = 50
 PAUSED = "paused"
 # Beside it, when: seconds since 1970. Optuna knows the times of begins and ends only.
 PAUSED_AT = "paused_at"
+# User attribute of a trial: by rung, the first objective, where there are several.
+RUNGS = "rungs"
+# User attribute of a trial: by rung, the numbers besides the first objective.
+OTHERS = "others"
 # User attribute of a trial that left the space when that was changed: its old content, see
 # `gsfl_tune.search.opening.change_space`.
 OUTSIDE = "outside"

@@ -4,7 +4,8 @@ Optuna's Gaussian process and CMA-ES use COMPLETE trials only. Under ASHA most t
 so they would have few data. Here the last rung of a stopped trial counts, brought to the scale of
 the end: rung by rung, the median gain of other trials to the next rung is added. The order within a
 rung is kept, and no shape of curves is assumed. Stopped trials might have gained less than those
-that continued, so none is rated better than the best complete trial.
+that continued, so none is rated better than the best complete trial. With several objectives this
+holds for each of them, and a stopped trial counts if all of them are known.
 """
 
 from __future__ import annotations
@@ -21,9 +22,18 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from gsfl_tune.experiment.metrics import MEASURED
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.dry_run import ReadOnlyStudy
-from gsfl_tune.search.samplers.history import PAUSED, PAUSED_AT, as_stopped, thinned
+from gsfl_tune.search.samplers.history import (
+    OTHERS,
+    OUTSIDE,
+    PAUSED,
+    PAUSED_AT,
+    RUNGS,
+    as_stopped,
+    thinned,
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Observer(BaseSampler):
         joint: Jointly proposed parameters, as Optuna's distributions.
         startup_trials: Number of ended trials before anything is proposed.
         known: See `Observed`.
+        further: See `Observed`.
         options: Passed to the next class in line.
     """
 
@@ -78,6 +89,7 @@ class Observer(BaseSampler):
         *,
         startup_trials: int,
         known: dict[int, dict[str, Any]] | None = None,
+        further: Sequence[str] = (),
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -85,6 +97,7 @@ class Observer(BaseSampler):
         self._joint = dict(joint)
         self._startup = startup_trials
         self._known = known
+        self._further = tuple(further)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -96,7 +109,7 @@ class Observer(BaseSampler):
         self, study: optuna.Study, number: int, avoid: Iterable[Mapping[str, Any]] = ()
     ) -> Observed | None:
         """Returns the study for the proposal of trial `number`; None during start-up."""
-        seen = Observed(study, self._space, number, avoid, self._known)
+        seen = Observed(study, self._space, number, avoid, self._known, self._further)
         return None if len(seen.ended) < self._startup else seen
 
 
@@ -109,6 +122,7 @@ class Observed(ReadOnlyStudy):
         number: The trial that is being proposed, which does not count.
         avoid: Rejected proposals; they look like running trials.
         known: Parameters of finished trials from earlier reads; extended here.
+        further: Keys of the objectives after the first.
 
     Attributes:
         ended: Trials that ended with a value.
@@ -121,6 +135,7 @@ class Observed(ReadOnlyStudy):
         number: int,
         avoid: Iterable[Mapping[str, Any]] = (),
         known: dict[int, dict[str, Any]] | None = None,
+        further: Sequence[str] = (),
     ) -> None:
         super().__init__(study)
         known = {} if known is None else known
@@ -128,7 +143,7 @@ class Observed(ReadOnlyStudy):
             if trial.state.is_finished() and trial.number not in known:
                 known[trial.number] = _whole(space, trial.params)
         trials = [as_stopped(t) for t in study.get_trials(deepcopy=False) if t.number != number]
-        values = comparable(trials, study.directions)
+        values = comparable(trials, study.directions, further)
         ended = sorted((t for t in trials if t.number in values), key=_end)
         constraints = _constraints(ended)
         self.ended = [
@@ -173,33 +188,69 @@ class Observed(ReadOnlyStudy):
 
 
 def comparable(
-    trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]
+    trials: Sequence[FrozenTrial],
+    directions: Sequence[StudyDirection],
+    further: Sequence[str] = (),
 ) -> dict[int, list[float]]:
     """Returns the values of ended trials on the scale of the deepest rung that any has reached.
 
     Args:
         trials: Trials of one study, in any state.
-        directions: Directions of the study; with several objectives only COMPLETE trials have all.
+        directions: Directions of the study.
+        further: Keys of the objectives after the first; without the keys of all of them only
+            COMPLETE trials have values.
 
     Returns:
-        Values by trial number; a trial that failed or never reached a rung has none.
+        Values by trial number. A trial that failed or never reached a rung has none, nor has a
+        stopped one of which an objective is not known.
     """
     found = {
         t.number: [float(value) for value in t.values]
         for t in trials
         if t.state == TrialState.COMPLETE and t.values and all(map(math.isfinite, t.values))
     }
-    if len(directions) > 1:
+    keys = (None, *further)
+    if len(keys) != len(directions):
         return found
-    sign = 1.0 if directions[0] == StudyDirection.MAXIMIZE else -1.0
-    best = max((sign * values[0] for values in found.values()), default=math.inf)
-    gains = _gains(trials)
+    guesses = []
+    for place, (key, direction) in enumerate(zip(keys, directions, strict=True)):
+        ended = [values[place] for values in found.values()]
+        guesses.append(_guesses(trials, key, direction, ended))
+    for number in guesses[0]:
+        values = [known[number] for known in guesses if number in known]
+        if len(values) == len(directions):
+            found[number] = values
+    return found
+
+
+def _guesses(
+    trials: Sequence[FrozenTrial],
+    key: str | None,
+    direction: StudyDirection,
+    ended: Sequence[float],
+) -> dict[int, float]:
+    """Returns one objective of stopped trials by number, on the scale of the deepest rung.
+
+    Args:
+        trials: All trials.
+        key: The objective; None: the first one.
+        direction: Its direction.
+        ended: Its values in COMPLETE trials.
+    """
+    sign = 1.0 if direction == StudyDirection.MAXIMIZE else -1.0
+    best = max((sign * value for value in ended), default=math.inf)
+    curves = {trial.number: _rungs(trial, key) for trial in trials}
+    gains = _gains(curves.values())
+    found = {}
     for trial in trials:
-        rungs = _rungs(trial)
-        if trial.state == TrialState.PRUNED and rungs:
-            last = max(rungs)
+        rungs = curves[trial.number]
+        if trial.state != TrialState.PRUNED or not rungs:
+            continue
+        last = max(rungs)
+        found[trial.number] = rungs[last]
+        if key not in MEASURED:  # training longer does not change what is measured on the model
             ahead = sum(gain for rung, gain in gains.items() if rung >= last)
-            found[trial.number] = [sign * min(sign * (rungs[last] + ahead), best)]
+            found[trial.number] = sign * min(sign * (rungs[last] + ahead), best)
     return found
 
 
@@ -212,19 +263,26 @@ def _constraints(trials: Sequence[FrozenTrial]) -> dict[int, dict[str, float]]:
     return {t.number: {name: t.constraints.get(name, 0.0) for name in names} for t in trials}
 
 
-def _gains(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+def _gains(curves: Iterable[Mapping[int, float]]) -> dict[int, float]:
     """Returns by rung the median gain of trials until the next one."""
     known: dict[int, list[float]] = {}
-    for trial in trials:
-        rungs = _rungs(trial)
+    for rungs in curves:
         for rung, value in rungs.items():
             if rung + 1 in rungs:
                 known.setdefault(rung, []).append(rungs[rung + 1] - value)
     return {rung: float(np.median(gains)) for rung, gains in known.items()}
 
 
-def _rungs(trial: FrozenTrial) -> dict[int, float]:
-    return {k: v for k, v in trial.intermediate_values.items() if math.isfinite(v)}
+def _rungs(trial: FrozenTrial, key: str | None) -> dict[int, float]:
+    """Returns an objective by rung, where it is known; None: the first objective."""
+    attributes = {} if OUTSIDE in trial.user_attrs else trial.user_attrs
+    if key is None:
+        # Optuna keeps no rungs of a study with several objectives.
+        known = trial.intermediate_values or attributes.get(RUNGS, {})
+    else:
+        rows = attributes.get(OTHERS, {})
+        known = {k: row[key] for k, row in rows.items() if key in row}
+    return {int(k): float(value) for k, value in known.items() if math.isfinite(value)}
 
 
 def _whole(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:

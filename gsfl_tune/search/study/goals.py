@@ -16,13 +16,12 @@ from optuna.trial import FrozenTrial
 from gsfl_tune.experiment.constraints import Constraint, parse_constraint
 from gsfl_tune.experiment.metrics import LATENCY, MEASURED, Direction, metric_of
 from gsfl_tune.experiment.search_config import SearchConfig
+from gsfl_tune.search.samplers.history import OTHERS, RUNGS
 
-# User attribute of a trial: by rung, the first objective, where there are several.
-RUNGS = "rungs"
-# User attribute of a trial: by rung, the numbers besides the first objective.
-OTHERS = "others"
 # User attribute of a trial: by epoch of its pretraining, the accuracy of nearest neighbours.
 PRETRAINING = "pretrain_knn"
+# User attribute of a trial: how its latency was measured, and whether that is reliable.
+MEASURED_LATENCY = "latency"
 # Begin of Optuna's system attribute of one constraint.
 RECORDED = "constraints:"
 
@@ -36,12 +35,14 @@ class Goals:
         further: Keys of further objectives.
         constraints: What a trial must keep to win.
         at_rungs: Whether the scheduler compares all objectives.
+        learnt: Whether the sampler learns all objectives of stopped trials.
     """
 
     metric: str
     further: tuple[str, ...] = ()
     constraints: tuple[Constraint, ...] = ()
     at_rungs: bool = False
+    learnt: bool = False
 
     @classmethod
     def of(cls, search: SearchConfig) -> Goals:
@@ -51,6 +52,7 @@ class Goals:
             tuple(search.objectives or ())[1:],
             tuple(parse_constraint(each) for each in search.constraints),
             search.scheduler.by_objectives,
+            search.sampler.name == "gp",
         )
 
     @property
@@ -78,7 +80,7 @@ class Goals:
     def early_latency(self) -> bool:
         """Returns whether the latency is needed at the first rung, not only at a trial's end."""
         constrained = any(each.key == LATENCY for each in self.constraints)
-        return constrained or (self.at_rungs and LATENCY in self.further)
+        return constrained or ((self.at_rungs or self.learnt) and LATENCY in self.further)
 
     def costs(self, value: float, others: Mapping[str, float]) -> list[float] | None:
         """Returns all objectives, smaller is better; None where one is not known or not finite."""
@@ -166,6 +168,12 @@ def rungs_of(trial: FrozenTrial) -> dict[int, float]:
     # With several objectives Optuna accepts no intermediate values.
     several = {int(k): float(value) for k, value in trial.user_attrs.get(RUNGS, {}).items()}
     return {**trial.intermediate_values, **several}
+
+
+def latency_reliable(trial: FrozenTrial) -> bool | None:
+    """Returns whether a trial's latency was measured on a quiet machine; None where unknown."""
+    found: bool | None = trial.user_attrs.get(MEASURED_LATENCY, {}).get("reliable")
+    return found
 
 
 def latest_others(trial: FrozenTrial) -> dict[str, float]:

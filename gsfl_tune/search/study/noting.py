@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gsfl_tune.search.study.goals import PRETRAINING
+from gsfl_tune.search.study.goals import MEASURED_LATENCY, PRETRAINING
 from gsfl_tune.search.study.reading import StudyReading
 from gsfl_tune.search.workers.replicates import REPLICATES
 
@@ -38,6 +38,17 @@ class Noting(StudyReading):
         known = dict(frozen.user_attrs.get(PRETRAINING, {}))
         if not frozen.state.is_finished() and str(epoch) not in known:
             self.note(number, PRETRAINING, known | {str(epoch): float(accuracy)})
+
+    def note_latency(self, number: int, latency: Mapping[str, Any]) -> None:
+        """Stores a measured latency: trials that are stopped have one too where it is early.
+
+        Args:
+            number: Trial number.
+            latency: Result of `measure_latency`.
+        """
+        frozen = self.trial(number)
+        if not frozen.state.is_finished() and frozen.user_attrs.get(MEASURED_LATENCY) != latency:
+            self.note(number, MEASURED_LATENCY, dict(latency))
 
     def note(self, number: int, key: str, value: Any) -> None:
         """Stores additional information on a trial."""

@@ -24,7 +24,7 @@ class Proposals:
         config: Configuration of the sampler.
         space: The search space.
         seed: Seed of the study.
-        several: Whether the study has several objectives.
+        further: Keys of the objectives after the first.
         price: Returns the price of a configuration relative to that of the defaults; default:
             all cost the same.
 
@@ -38,13 +38,13 @@ class Proposals:
         space: Space,
         seed: int,
         *,
-        several: bool = False,
+        further: Sequence[str] = (),
         price: Callable[[Mapping[str, Any]], float] | None = None,
     ) -> None:
         self._config = config
         self._space = space
         self._seed = seed
-        self._several = several
+        self._further = tuple(further)
         self._memory = SeenTrials()
         self._grid: BaseSampler | None = None
         self.tried = Tried(space)
@@ -63,7 +63,7 @@ class Proposals:
             self._seed,
             number,
             self._memory,
-            several=self._several,
+            further=self._further,
             turned_down=turned_down,
         )
         if self._config.name == "grid":

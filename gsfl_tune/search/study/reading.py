@@ -9,8 +9,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.metrics import Direction
-from gsfl_tune.search.samplers.history import OUTSIDE
-from gsfl_tune.search.study.goals import RUNGS, Goals, feasible, violation
+from gsfl_tune.search.samplers.history import OUTSIDE, RUNGS
+from gsfl_tune.search.study.goals import Goals, feasible, violation
 from gsfl_tune.search.study.proposals import Proposals
 from gsfl_tune.search.study.tally import Tally
 

@@ -15,10 +15,9 @@ from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.samplers.factory import fixed_params, whole_space
+from gsfl_tune.search.samplers.history import OTHERS, RUNGS
 from gsfl_tune.search.study.compatibility import sign_study
 from gsfl_tune.search.study.goals import (
-    OTHERS,
-    RUNGS,
     Goals,
     latest_others,
     others_by_rung,
@@ -84,7 +83,7 @@ class Study(Pausing, Noting):
         self._path = journal
         self._ahead = ahead
         self._proposals = Proposals(
-            sampler or SamplerConfig(), space, seed, several=goals.several, price=price
+            sampler or SamplerConfig(), space, seed, further=goals.further, price=price
         )
         self._storage, self._journal = open_journal(journal)
         # Refuses a space that cannot be sampled (grid over floats) before anything is written.
@@ -230,7 +229,7 @@ class Study(Pausing, Noting):
                 if k is not None:
                     self.report(number, k, value, found)
                 if latency is not None:
-                    self.note(number, "latency", dict(latency))
+                    self.note_latency(number, latency)
                 self._constrain(number, value, found)
                 further = [found[key] for key in self.goals.further]
                 self._tell(number, TrialState.COMPLETE, value, *further)

@@ -146,5 +146,5 @@ def error_text(trial: Any) -> str:
     if found is None:
         return ""
     error, count = found
-    spread = "" if error is None else f" ± {error:.4f}"
+    spread = f" ± {error:.4f}" if error and error >= 0.00005 else ""
     return f"{spread} ({count} replicate{'s' if count > 1 else ''})"

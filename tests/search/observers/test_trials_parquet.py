@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pandas
+import pyarrow
+from pyarrow import parquet
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study, write_trials
@@ -46,3 +48,26 @@ def test_the_table_knows_of_trials_that_run(run: RunDirectory, monkeypatch) -> N
     monkeypatch.setattr(written, "_due", 0.0)
     written.tick()
     assert pandas.read_parquet(run.trials_parquet)["rungs.0"].tolist() == [0.25]
+
+
+def test_a_latency_of_a_busy_machine_is_marked(run: RunDirectory) -> None:
+    tried = experiment(
+        "search.metric=validation/accuracy",
+        "search.objectives=[validation/accuracy, latency_ms]",
+        "search.scheduler.by_objectives=true",
+    )
+    study = open_study(tried, run)
+    for number, reliable in enumerate((True, False, False, None)):
+        study.ask()
+        measured = {"latency_ms": 5.0, "reliable": reliable}
+        others = {"latency_ms": 5.0}
+        if number < 2:
+            study.complete(number, 0.5, 2, latency=measured, others=others)
+        elif reliable is not None:
+            study.note_latency(number, measured)
+            study.prune(number, 0.5, 0, others)
+    write_trials(run)
+    rows = pandas.read_parquet(run.trials_parquet)
+    assert rows["latency_ms"].tolist()[:3] == [5.0] * 3
+    assert rows["latency_reliable"].tolist() == [True, False, False, None]
+    assert parquet.read_schema(run.trials_parquet).field("latency_reliable").type == pyarrow.bool_()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,15 @@ def test_a_trial_that_an_unheard_process_took_over_is_handed_out_again(setup: Se
         "ray-2", {"trial_number": 0, "interrupted": True, "done": True}
     )
     assert setup.suggest() == Searcher.FINISHED
+
+
+def test_how_a_latency_was_measured_is_kept_of_stopped_trials_too(setup: Setup) -> None:
+    setup.suggest()
+    measured = {"latency_ms": 1907.0, "reliable": False}
+    first = {"rung": 0, "validation/nll": 1.0, "latency": json.dumps(measured)}
+    setup.searcher.on_trial_result("ray-1", first)
+    assert setup.study.trial(0).user_attrs["latency"] == measured
+    setup.suggest()
+    setup.searcher.on_trial_complete("ray-2", first)
+    assert setup.study.trial(1).state.name == "PRUNED"
+    assert setup.study.trial(1).user_attrs["latency"] == measured

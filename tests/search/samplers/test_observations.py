@@ -15,7 +15,11 @@ from benchmarks.replay.simulate import Outcome, Setting, simulate
 from benchmarks.replay.spaces import EPOCHS
 from benchmarks.replay.tables import Encoder
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import open_study
+from gsfl_tune.search.samplers.gaussian_process import Gp
 from gsfl_tune.search.samplers.observations import Observed, comparable
+from gsfl_tune.search.schedulers.asha import Asha
 from tests.search.experiments import experiment
 from tests.search.samplers.under_asha import under_asha
 
@@ -78,6 +82,38 @@ def test_before_any_end_the_deepest_rung_is_the_scale() -> None:
     assert found == {1: [pytest.approx(0.4)], 2: [pytest.approx(0.45)]}
 
 
+def test_of_several_objectives_each_counts_on_the_scale_of_the_end() -> None:
+    """The size is known from the first rung on; the error falls from rung to rung."""
+
+    def trial(number: int, state: str, *rungs: tuple[float, ...]) -> FrozenTrial:
+        values = [*rungs[-1]] if state == "COMPLETE" else None
+        made = create_trial(state=TrialState[state], values=values)
+        made.number = number
+        made.set_user_attr("rungs", {str(k): row[0] for k, row in enumerate(rungs)})
+        others = {str(k): dict(zip(keys, row[1:], strict=False)) for k, row in enumerate(rungs)}
+        made.set_user_attr("others", others)
+        return made
+
+    keys = ["size_mb", "validation/nll"]
+    trials = [
+        trial(0, "COMPLETE", (0.3, 40.0, 2.0), (0.5, 40.0, 1.5)),
+        trial(1, "COMPLETE", (0.4, 20.0, 1.8), (0.8, 20.0, 1.4)),
+        trial(2, "PRUNED", (0.2, 10.0, 2.5)),
+        # Already as good at its first rung as the best at their end: no better for a guess.
+        trial(3, "PRUNED", (0.7, 90.0, 1.5)),
+        trial(4, "PRUNED", (0.2, 10.0)),
+        trial(5, "RUNNING", (0.2, 10.0, 2.5)),
+    ]
+    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE]
+    found = comparable(trials, directions, keys)
+    assert found == {
+        0: [0.5, 40.0, 1.5],
+        1: [0.8, 20.0, 1.4],
+        2: [pytest.approx(0.2 + 0.3), 10.0, pytest.approx(2.5 - 0.45)],
+        3: [0.8, 90.0, 1.4],
+    }
+
+
 def test_inactive_parameters_are_no_noise() -> None:
     space = experiment("training.head.learning_rate=0.01").space
     study = optuna.create_study()
@@ -113,6 +149,46 @@ def test_all_draws_after_the_start_are_the_models_though_nearly_all_trials_are_s
     complete, pruned, drawn = under_asha(name, Experiment.parse(SPACE), trials=14, startup=5)
     assert complete < 5 < pruned
     assert drawn == 14 - 5
+
+
+@pytest.mark.parametrize("further", [["size_mb"], ["size_mb", "validation/nll"]])
+def test_with_several_objectives_all_draws_after_the_start_are_the_models(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, further: list[str]
+) -> None:
+    def counting(self: Gp, *args: Any) -> dict[str, Any]:
+        found = proposed(self, *args)
+        drawn[-1] |= bool(found)
+        return found
+
+    proposed = Gp.sample_relative
+    monkeypatch.setattr(Gp, "sample_relative", counting)
+    tried = Experiment.parse(
+        SPACE,
+        overrides=[
+            "search.sampler.name=gp",
+            "search.sampler.startup_trials=5",
+            f"search.objectives=[validation/accuracy, {', '.join(further)}]",
+        ],
+    )
+    study, asha = open_study(tried, run), Asha(3, reduction=3)
+    drawn: list[bool] = []
+    for number in range(12):
+        drawn.append(False)
+        params = study.ask().params  # type: ignore[union-attr]
+        # Later ones are worse: nearly all are stopped.
+        value = -float(params["model.dropout"]) - 0.1 * number
+        for k in range(3):
+            others = {"size_mb": params["model.feature_scale"], "validation/nll": 2.0 - value - k}
+            others = {key: others[key] for key in further}
+            if asha.record(number, k, value):
+                study.prune(number, value + k, k, others)
+                break
+            study.report(number, k, value + k, others)
+        else:
+            study.complete(number, value + 2, 2, others=others)
+    counts = study.counts()
+    assert counts["COMPLETE"] < 5 < counts["PRUNED"]
+    assert drawn == [False] * 5 + [True] * 7
 
 
 class Valley:

@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, choose_finalists, open_study, pareto_entries, write_trials
 from gsfl_tune.search.finals.protocol import no_finalist
-from gsfl_tune.search.study.goals import others_by_rung
+from gsfl_tune.search.study.goals import Goals, others_by_rung
 from gsfl_tune.search.study.reconcile import reconcile, study_signature
 from tests.search.experiments import experiment
 
@@ -147,3 +147,24 @@ def test_runs_from_before_the_keys_go_on() -> None:
         del known[key]
     assert differences(known, study_signature(experiment())) == []
     assert len(differences(known, study_signature(experiment(*CONSTRAINED)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "early"),
+    [
+        ([], False),
+        (["search.scheduler.by_objectives=true"], True),
+        (["search.constraints=[latency_ms < 20]"], True),
+        # A model learns from trials that never come to their end.
+        (["search.sampler.name=gp"], True),
+    ],
+)
+def test_the_latency_is_measured_early_where_stopped_trials_need_it(
+    changes: list[str], early: bool
+) -> None:
+    made = experiment(
+        "search.metric=validation/accuracy",
+        "search.objectives=[validation/accuracy, latency_ms]",
+        *changes,
+    )
+    assert Goals.of(made.defaults().search).early_latency is early

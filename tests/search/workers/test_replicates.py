@@ -71,6 +71,9 @@ def test_a_training_whose_rung_was_never_reported_does_not_count() -> None:
     assert error_of(trial) == (pytest.approx(0.5), 2)
     assert error_text(trial) == " ± 0.5000 (2 replicates)"
     assert error_text(create_trial(value=1.0)) == ""
+    # Two trainings that came to the same: "± 0.0000" would read as certainty.
+    trial.set_user_attr(REPLICATES, {k: {"validation/nll": 1.5} for k in ("2", "3")})
+    assert error_text(trial) == " (2 replicates)"
 
 
 @pytest.fixture
