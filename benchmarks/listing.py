@@ -48,6 +48,11 @@ else:
         count = len(read_contents(source, Path(cache)).digests)
 print(count, time.perf_counter() - started)
 """
+_COLD = (
+    "Cold: this program has cached nothing of these files. The file cache of the operating system "
+    "is warm in every row, because the files have just been written; from a disk that has to be "
+    "read, every row takes longer. The cold row is one run, the others are the best of three."
+)
 _READ = """
 import sys
 from pathlib import Path
@@ -87,7 +92,8 @@ def listing(root: Path, count: int) -> str:
         seconds[name] = min(timed(root, what) for _ in range(1 if "cold" in name else 3))
         ratio = seconds[name] / seconds[runs[0][0]]
         rows.append([name, f"{seconds[name]:.2f} s", f"{ratio:.2f}"])
-    return f"{count:,} files:\n\n" + table(["what", "time", "of `ImageFolder`'s"], rows)
+    found = table(["what", "time", "of `ImageFolder`'s"], rows)
+    return f"{count:,} files:\n\n{found}\n\n{_COLD}"
 
 
 def timed(root: Path, what: str) -> float:

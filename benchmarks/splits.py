@@ -51,7 +51,7 @@ def main() -> None:
     if not args.page:
         for search in range(args.searches):
             measure(args.data, args.configurations, search)
-    publish("splits", "Validation parts of bursts", page())
+    publish("splits", "Validation parts of bursts", page(args.configurations))
 
 
 def rows() -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def measure(data: str, configurations: int, search: int) -> None:
         for number in missing:
             name = "probe" if number == PROBE else ""
             add(data, kind, search, number, train(experiment, workspace, (search, number), name))
-    chosen = {best(rows(), data, kind, search) for kind in KINDS}
+    chosen = {best(rows(), data, kind, search, configurations) for kind in KINDS}
     missing = [number for number in sorted(chosen) if (data, "test", search, number) not in done]
     if missing:
         experiment = open_experiment(data, "image", search)
@@ -83,13 +83,16 @@ def measure(data: str, configurations: int, search: int) -> None:
             add(data, "test", search, number, found)
 
 
-def best(own: list[dict[str, Any]], data: str, kind: str, search: int) -> int:
-    """The configuration that a search takes: the best on validation, of equals the first."""
+def best(own: list[dict[str, Any]], data: str, kind: str, search: int, configurations: int) -> int:
+    """The configuration that a search takes: the best on validation, of equals the first.
+
+    Only the first ones count: a log may hold further ones, of a longer search that was stopped.
+    """
     found = [
         (-row["validation"], row["number"])
         for row in own
         if (row["data"], row["kind"], row["search"]) == (data, kind, search)
-        and row["number"] != PROBE
+        and 0 <= row["number"] < configurations
     ]
     return int(min(found)[1])
 
@@ -139,12 +142,12 @@ def add(data: str, kind: str, search: int, number: int, found: dict[str, float])
         file.write(json.dumps(row) + "\n")
 
 
-def page() -> str:
-    """A table of the probes, and one of the searches."""
+def page(configurations: int) -> str:
+    """A table of the probes, and one of the searches over so many configurations each."""
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows()):
         own = [row for row in rows() if row["data"] == data]
-        parts.append(f"## {data}\n\n{probes(own)}\n\n{searches(own)}")
+        parts.append(f"## {data}\n\n{probes(own)}\n\n{searches(own, configurations)}")
     return "\n\n".join(parts)
 
 
@@ -163,13 +166,25 @@ def probes(own: list[dict[str, Any]]) -> str:
     return "Tuned linear probe:\n\n" + table(head, cells)
 
 
-def searches(own: list[dict[str, Any]]) -> str:
+def searches(own: list[dict[str, Any]], configurations: int) -> str:
     """What the configuration that a search takes has on the test part."""
     data = own[0]["data"]
     tested = {(row["search"], row["number"]): row["test"] for row in own if row["kind"] == "test"}
+    tried = {(row["kind"], row["search"], row["number"]) for row in own}
     # Of a run that was stopped, the searches that are whole.
-    whole = sorted({search for search, _ in tested})
-    chosen = {kind: [best(own, data, kind, search) for search in whole] for kind in KINDS}
+    chosen: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    whole = []
+    for search in sorted({row["search"] for row in own}):
+        wanted = {(kind, search, n) for kind in KINDS for n in range(configurations)}
+        if not wanted <= tried:
+            continue
+        found = {kind: best(own, data, kind, search, configurations) for kind in KINDS}
+        if all((search, number) in tested for number in found.values()):
+            whole.append(search)
+            for kind, number in found.items():
+                chosen[kind].append(number)
+    if len(whole) < 2:
+        return f"{len(whole)} searches over {configurations} configurations are whole."
     have = {
         kind: np.array([tested[key] for key in zip(whole, chosen[kind], strict=True)])
         for kind in KINDS
@@ -177,15 +192,12 @@ def searches(own: list[dict[str, Any]]) -> str:
     gained = 100 * (have["auto"] - have["image"])
     count = len(gained)
     half = student.ppf(0.975, count - 1) * gained.std(ddof=1) / math.sqrt(count)
-    tried = sum(
-        row["search"] == whole[0] and row["number"] >= 0 for row in own if row["kind"] == "auto"
-    )
     same = sum(a == b for a, b in zip(*chosen.values(), strict=True))
     return (
-        f"{count} searches, each over {tried} configurations of its own on splits of its own: the "
-        f"chosen one has {have['image'].mean():.2%} on the test part where validation images are "
-        f"drawn one by one, {have['auto'].mean():.2%} with `auto`: {gained.mean():+.2f} points "
-        f"(95 % interval over searches, Student's t, {gained.mean() - half:+.2f} to "
+        f"{count} searches, each over {configurations} configurations of its own on splits of its "
+        f"own: the chosen one has {have['image'].mean():.2%} on the test part where validation "
+        f"images are drawn one by one, {have['auto'].mean():.2%} with `auto`: {gained.mean():+.2f} "
+        f"points (95 % interval over searches, Student's t, {gained.mean() - half:+.2f} to "
         f"{gained.mean() + half:+.2f}; better in {int((gained > 0).sum())}, worse in "
         f"{int((gained < 0).sum())}, the same configuration in {same})."
     )

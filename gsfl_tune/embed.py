@@ -183,7 +183,8 @@ def _unlabelled(bundle: Bundle, path: str, on_error: OnError, why: str) -> Image
     named = NamedImages([path], any_name=True)
     found = [item for item in named if not isinstance(item, NotFound)]
     if not found:
-        raise UserError(why)
+        told = [line for line in named.told() if line not in why.splitlines()]
+        raise UserError("\n".join([*told, why]))
 
     def batches() -> Batches:
         for names, squares in bundle.squares(found, batch_size=_BATCH, on_error=on_error):
@@ -237,7 +238,9 @@ def embed(bundle: Bundle, images: Images, target: Path, engine: Engine | None = 
             if waiting:
                 writer.write_table(pa.Table.from_batches(waiting))
             if not rows:
-                raise UserError("no image can be read")
+                # The reasons were told one by one.
+                some = "no image" if images.total is None else f"none of {images.total:,} images"
+                raise UserError(f"{some} can be read")
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     return Embedded(rows, sizes)

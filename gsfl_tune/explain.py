@@ -96,7 +96,7 @@ def explain(
     """
     view = _View.of(bundle)
     if explained is not None:
-        bundle.match_classes([explained])
+        explained = bundle.classes[int(bundle.match_classes([explained])[0])]
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

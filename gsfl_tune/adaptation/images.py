@@ -13,6 +13,7 @@ import numpy as np
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.disk_errors import disk_error
+from gsfl_tune.data.messages import unreadable_message
 from gsfl_tune.data.sources import (
     Source,
     UnlabelledParquet,
@@ -92,8 +93,7 @@ def open_images(bundle: Bundle, names: Sequence[str], cache: Path) -> AdaptedTo:
     ]
     rows = np.array([row for row in every if file.reasons[row] is None], dtype=np.int64)
     if not len(rows):
-        reasons = [f"{each.path}: {each.reason}" for each in broken[:_MOST_NAMED]]
-        raise UserError("\n".join([f"none of {len(paths):,} images can be read", *reasons]))
+        raise UserError(unreadable_message(broken, source.told()))
     state = hashlib.blake2b(f"{geometry.key} {source.revision}".encode(), digest_size=16)
     for row in rows.tolist():
         state.update(identities[row])

@@ -175,19 +175,26 @@ def _listed(config: DataConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 def said(path: str | Path, starter: Starter) -> list[str]:
     """Describes the images in lines for the user."""
+    from gsfl_tune.data.messages import reasons_told
+
     found = starter.found
     parts = [f"{part} {count:,}" for part, count in found.parts.items() if part]
     loose = found.parts.get("")
     if loose and parts:
         parts.append(f"{loose:,} without a part")
     given = f" ({', '.join(parts)})" if parts else ", without parts of their own"
+    looked = found.sampled + len(found.broken)
+    unopened = reasons_told(found.broken)
+    if unopened:
+        unopened.append(f"{len(found.broken)} of {looked} images looked at cannot be opened")
     side = (
         f"shorter side {found.short_side} px (median of {found.sampled})"
         if found.short_side
         else "none of those looked at can be opened"
     )
-    return [
+    lines = [
         f"{path}: {len(found.classes):,} classes, {found.images:,} images{given}",
         f"read as {found.source}; {side}; image_size {starter.image_size}",
-        *found.notices,
     ]
+    # Reasons come before what is missing.
+    return [*found.notices, *unopened, *lines] if unopened else [*lines, *found.notices]

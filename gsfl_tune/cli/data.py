@@ -58,6 +58,7 @@ class Data(Command):
 
         from gsfl_tune.data import contact_sheet, prepare
         from gsfl_tune.data.annotations import Annotations
+        from gsfl_tune.data.summary import classes_of
 
         name, whole = _config(args.data, args.overrides)
         if args.issues:
@@ -105,7 +106,11 @@ class Data(Command):
                 **dataset.summary(),
                 "sizes": sizes,
                 "annotations": annotations.summary(),
-                "near_duplicates": {"groups": near.groups, "conflicting": near.conflicting},
+                "near_duplicates": {
+                    "groups": near.groups,
+                    "classes": classes_of(near.groups, dataset),
+                    "conflicting": near.conflicting,
+                },
                 "max_broken": config.max_broken,
                 "refused": refused,
                 "contact_sheet": {"path": str(target.resolve()), "classes": shown},
@@ -222,7 +227,7 @@ def _print_findings(console: Console, dataset: Dataset) -> None:
     twins = [" = ".join(group) for group in duplicates.groups]
     _print_list(console, f"sets of byte-identical images: {len(twins)}", twins)
     if duplicates.conflicting:
-        conflicts = [" = ".join(group) for group in duplicates.conflicting]
+        conflicts = _with_classes(duplicates.conflicting, dataset)
         _print_list(console, f"of them with different labels: {len(conflicts)}", conflicts)
     if duplicates.dropped:
         count = len(duplicates.dropped)
@@ -231,14 +236,26 @@ def _print_findings(console: Console, dataset: Dataset) -> None:
 
 
 def _print_near_duplicates(console: Console, near: Duplicates, dataset: Dataset) -> None:
-    label_of = dataset.class_of_path()
-    twins = [" = ".join(f"{path} ({label_of[path]})" for path in group) for group in near.groups]
+    twins = _with_classes(near.groups, dataset)
     title = (
         f"sets of near-duplicates (resized, re-encoded, brightened, mirrored, cut): {len(twins)}"
     )
     _print_list(console, title, twins)
     if near.conflicting:
-        _line(console, f"of them with different labels: {len(near.conflicting)}", "bold yellow")
+        # Again, as the list above may be cut.
+        conflicts = _with_classes(near.conflicting, dataset)
+        _print_list(console, f"of them with different labels: {len(conflicts)}", conflicts)
+
+
+def _with_classes(groups: list[list[str]], dataset: Dataset) -> list[str]:
+    """Returns a line for each set: its paths, each with its class."""
+    from gsfl_tune.data.summary import classes_of
+
+    sets = zip(groups, classes_of(groups, dataset), strict=True)
+    return [
+        " = ".join(f"{path} ({name})" for path, name in zip(group, names, strict=True))
+        for group, names in sets
+    ]
 
 
 def _print_list(console: Console, title: str, items: list[str]) -> None:

@@ -103,6 +103,9 @@ class Predict(Command):
                 with activity("listing the images"):
                     found = list(named)
                 total = len(found)
+                # Before what is missing, which they may explain.
+                for line in named.told():
+                    display.say(line)
             size = bundle.preprocessing.image_size
             with (
                 quickened(bundle.networks, size, total, bundle.device, engine=engine),
@@ -113,7 +116,7 @@ class Predict(Command):
                     task.images(), top=args.top, on_error=task.fail, threshold=threshold
                 )
                 _write(task.count(predictions), args, tables, threshold)
-            for line in named.told():
+            for line in named.told() if args.files_from else []:
                 display.say(line)
             if task.failed:
                 total = task.failed + task.done

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gsfl_tune.data.sources._names import spelt
 from gsfl_tune.experiment.errors import UserError
 
 _SHOWN = 10
@@ -23,7 +24,7 @@ def load_cost_matrix(path: str | Path, classes: Sequence[str]) -> NDArray[np.flo
     """Reads a matrix of costs from a CSV file.
 
     The first line names the classes that are answered; the first cell of every other line names the
-    true class. Both may be in any order.
+    true class. Both may be in any order, composed or decomposed.
 
     Args:
         path: The file, UTF-8.
@@ -39,8 +40,8 @@ def load_cost_matrix(path: str | Path, classes: Sequence[str]) -> NDArray[np.flo
     rows = _rows(Path(path))
     problems: list[str] = []
     first, header = rows[0] if rows else (1, [])
-    answered = [cell.strip() for cell in header[1:]]
-    true = [cells[0].strip() for _, cells in rows[1:]]
+    answered = spelt([cell.strip() for cell in header[1:]], classes)
+    true = spelt([cells[0].strip() for _, cells in rows[1:]], classes)
     lines = [line for line, _ in rows[1:]]
     problems += _names(f"{path}:{first}", "column", answered, classes)
     known = set(classes)
@@ -54,8 +55,8 @@ def load_cost_matrix(path: str | Path, classes: Sequence[str]) -> NDArray[np.flo
         problems.append(f"{path}: no line for {_some(lacking)}")
     position = {name: place for place, name in enumerate(classes)}
     costs = np.zeros((len(classes), len(classes)))
-    for line, cells in rows[1:]:
-        name, values = cells[0].strip(), cells[1:]
+    for name, (line, cells) in zip(true, rows[1:], strict=True):
+        values = cells[1:]
         if len(values) != len(answered):
             problems.append(
                 f"{path}:{line}: class {name!r}: found {len(values)} costs, allowed "

@@ -92,12 +92,12 @@ class Dataset:
         """
         good, grouping = self._grouped
         if grouping is not None:
-            self.split_notices = list(grouping.notices)
-            self.split_measured = dict(grouping.measured)
+            self.split_notices, self.split_measured = [*grouping.notices], {**grouping.measured}
         split = divide_source(self._source, self._digests, self._config.split, good, grouping)
         problems = source_problems(self._source, split, self._crowded(good, grouping))
         if problems:
-            raise UserError(split_message(problems, self.broken, self.split_notices))
+            told = [*self._source.told(), *self.split_notices]
+            raise UserError(split_message(problems, self.broken, told))
         if self._config.shots is not None:
             copies = None if grouping is None else (good, grouping.copies)
             split = with_shots(split, self._source.samples, self._identities, copies, self._config)

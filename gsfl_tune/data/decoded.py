@@ -272,7 +272,7 @@ def _decode(
             raise
         except Exception as error:  # decoders raise all kinds of errors on damaged files
             return _Decoded(
-                None, (0, 0), _reason(error, content, accepted=geometry.reading.truncated)
+                None, (0, 0), why_unreadable(error, content, accepted=geometry.reading.truncated)
             )
 
     pixels = np.zeros((rows, values), dtype=np.uint8)
@@ -313,7 +313,16 @@ def _decode(
             flush()
 
 
-def _reason(error: Exception, content: bytes | Image.Image, *, accepted: bool) -> str:
+def why_unreadable(
+    error: Exception, content: bytes | Image.Image, *, accepted: bool = False
+) -> str:
+    """Returns the reason why an image cannot be read, in words for people.
+
+    Args:
+        error: What reading or decoding raised.
+        content: The bytes that were decoded; empty if there were none to read.
+        accepted: Whether truncated files are accepted.
+    """
     text = " ".join(str(error).split())
     name = type(error).__name__
     if name == "UnidentifiedImageError":

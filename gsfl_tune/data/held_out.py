@@ -58,8 +58,9 @@ def find_grouping(
         margin: Margin of boxes that are cut out, as a share of their sides; None for whole images.
 
     Returns:
-        None if only byte-identical images belong together: with ``by: image``, or if ``auto`` finds
-        rendered images. If the source gives all parts itself, copies alone belong together.
+        None if only byte-identical images belong together: with ``by: image``, if ``auto`` finds
+        rendered images, or if no image is readable. If the source gives all parts itself, copies
+        alone belong together.
 
     Raises:
         UserError: If the images lack the information that ``by`` needs.
@@ -67,7 +68,7 @@ def find_grouping(
     samples = [source.samples[position] for position in positions]
     # Rendered images (whose digests are known) were never photographed in bursts.
     rendered = config.by == "auto" and source.known_digests() is not None
-    if config.by == "image" or rendered:
+    if config.by == "image" or rendered or not samples:
         return None
     theirs = [digests[position] for position in positions]
     cut = "" if margin is None else f" box {margin:.9g}"

@@ -14,6 +14,7 @@ from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_
 from gsfl_tune.data.digests import digest_of_images, read_contents
 from gsfl_tune.data.image_file import PLAIN, Fit, Reading
 from gsfl_tune.data.marks import MADE
+from gsfl_tune.data.messages import unreadable_message
 from gsfl_tune.data.sources import Part, Source, create_source, detect_source
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
@@ -99,13 +100,15 @@ def _refuse_trained_on(source: Source, parts: set[Part | None]) -> None:
     """Refuses other images in place of a test part without labels, and says that they are used."""
     unlabelled = source.unlabelled("test")
     if unlabelled and source.samples:
-        raise UserError(
+        last = (
             f"none of {unlabelled:,} images of the test part has a label, so none can be scored; "
             f"the other {len(source.samples):,} images are not the test part, and a model may have "
             "been trained on them: name their file or folder to score them all the same"
         )
+        raise UserError("\n".join([*source.told(), *source.problems, last]))
     if not source.samples and source.unlabelled():
-        raise UserError(f"none of {source.unlabelled():,} images has a label")
+        last = f"none of {source.unlabelled():,} images has a label"
+        raise UserError("\n".join([*source.told(), *source.problems, last]))
     if "train" in parts:
         source.notices.append(
             "there is no test part: images of a training part are scored, which a model that was "
@@ -128,23 +131,24 @@ def _decode(
         positions = [position for position in positions if position not in contents.marked]
     if not positions and marked:
         path = source.samples[marked[0]].path
-        raise UserError(
+        last = (
             f"found synthetic images alone ({len(marked):,}, such as {path}), allowed are others: "
             "a score on images that a model has made says nothing"
         )
+        raise UserError("\n".join([*source.told(), last]))
     identities = geometry.identities(source, digests)
     file = decode_once(source, positions, identities, geometry, cache)
     rows = np.array(
         [row for row, reason in enumerate(file.reasons) if reason is None], dtype=np.int64
     )
-    if not len(rows):
-        raise UserError(f"none of {len(positions)} images can be read")
     samples = [source.samples[position] for position in positions]
     broken = [
         BrokenImage(samples[row].path, reason)
         for row, reason in enumerate(file.reasons)
         if reason is not None
     ]
+    if not len(rows):
+        raise UserError(unreadable_message(broken, source.told()))
     images = DecodedImages(
         file,
         rows,

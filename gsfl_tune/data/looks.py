@@ -68,7 +68,7 @@ class Looks:
 
     def telling(self) -> np.ndarray:
         """Returns (N,) bool, whether an image shows enough to be compared."""
-        contrast = self.thumbs.reshape(len(self.thumbs), -1).std(1)
+        contrast = self.thumbs.reshape(len(self.thumbs), (SIDE // 2) ** 2).std(1)
         return np.asarray(self.known & (contrast >= _CONTRAST))
 
     def similarity(

@@ -24,15 +24,27 @@ def broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> s
     return "\n".join(lines)
 
 
+def reasons_told(broken: Sequence[BrokenImage]) -> list[str]:
+    """Lists broken images with their reasons, and counts those that are not named."""
+    lines = [f"{image.path}: {image.reason}" for image in broken[:MOST_REASONS]]
+    if len(broken) > MOST_REASONS:
+        lines.append(f"and {len(broken) - MOST_REASONS:,} more broken images")
+    return lines
+
+
+def unreadable_message(broken: Sequence[BrokenImage], notices: Sequence[str] = ()) -> str:
+    """Says that no image can be read, after the reasons and what was left out."""
+    last = f"none of {len(broken):,} images can be read" if broken else "found no image"
+    return "\n".join([*reasons_told(broken), *notices, last])
+
+
 def split_message(
     problems: Sequence[str], broken: Sequence[BrokenImage], notices: Sequence[str]
 ) -> str:
     """Lists problems of a split, after the broken images, which may explain what is missing."""
     skipped = f"after {len(broken)} broken image(s) were skipped: " if broken else ""
-    lines = [f"{image.path}: {image.reason}" for image in broken[:MOST_REASONS]]
-    if len(broken) > MOST_REASONS:
-        lines.append(f"and {len(broken) - MOST_REASONS} more broken images")
-    return "\n".join([*lines, *notices, *(skipped + problem for problem in problems)])
+    told = [skipped + problem for problem in problems]
+    return "\n".join([*reasons_told(broken), *notices, *told])
 
 
 def shots_told(shots: int | None, spare: int, counts: np.ndarray) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ def summary_of(dataset: Any, geometry: Geometry, shots: int | None) -> dict[str,
         "broken": [{"path": image.path, "reason": image.reason} for image in dataset.broken],
         "duplicates": {
             "groups": dataset.duplicates.groups,
+            "classes": classes_of(dataset.duplicates.groups, dataset),
             "dropped": dataset.duplicates.dropped,
             "conflicting": dataset.duplicates.conflicting,
         },
@@ -60,3 +62,14 @@ def summary_of(dataset: Any, geometry: Geometry, shots: int | None) -> dict[str,
         "fit": geometry.fit,
         "digest": dataset.digest,
     }
+
+
+def classes_of(groups: Sequence[Sequence[str]], dataset: Any) -> list[list[str]]:
+    """Returns the classes of images that are listed in sets.
+
+    Args:
+        groups: Sets of paths.
+        dataset: A `gsfl_tune.data.Dataset` that has them.
+    """
+    class_of = dataset.class_of_path() if groups else {}
+    return [[class_of[path] for path in group] for group in groups]

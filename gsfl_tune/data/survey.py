@@ -6,7 +6,7 @@ import io
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.entries import cache_directory
 from gsfl_tune.data._pillow import any_size
+from gsfl_tune.data.decoded import BrokenImage, why_unreadable
 from gsfl_tune.data.formats import heif
 from gsfl_tune.data.sources import Reader, Source, create_source, detect_source
 from gsfl_tune.data.splits import divide, size_problems
@@ -40,6 +41,7 @@ class Survey:
         problems: Reasons for a search to refuse the data, one line each.
         largest_class: Images of the largest class.
         smallest_class: Images of the smallest class.
+        broken: Images of the sample that could not be opened.
     """
 
     source: str
@@ -51,6 +53,7 @@ class Survey:
     problems: list[str]
     largest_class: int
     smallest_class: int
+    broken: list[BrokenImage] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -79,7 +82,8 @@ def survey(config: DataConfig, cache: Path | None = None) -> Survey:
         lines.append(f"{where}: found {found}, needed are images of at least 2 classes")
         raise UserError("\n".join(lines))
     with activity("opening some of the images"):
-        sides = _short_sides(source)
+        sides, broken = _short_sides(source)
+    unopened = [] if sides else [f"none of {len(broken)} images looked at can be opened"]
     parts = Counter(sample.part or "" for sample in source.samples)
     sizes = Counter(sample.label for sample in source.samples)
     return Survey(
@@ -89,22 +93,31 @@ def survey(config: DataConfig, cache: Path | None = None) -> Survey:
         short_side=round(statistics.median(sides)) if sides else None,
         sampled=len(sides),
         notices=source.told(),
-        problems=[*source.problems, *_too_few(source, config.split)],
+        problems=[*source.problems, *unopened, *_too_few(source, config.split)],
         largest_class=max(sizes.values()),
         smallest_class=min(sizes.values()),
+        broken=broken,
     )
 
 
-def _short_sides(source: Source) -> list[int]:
-    """Returns the shorter sides of images evenly spaced in the list, without unreadable ones."""
+def _short_sides(source: Source) -> tuple[list[int], list[BrokenImage]]:
+    """Returns the shorter sides of images evenly spaced in the list, and the unreadable ones."""
     heif()
     count = min(SAMPLE, len(source.samples))
     positions = np.unique(np.linspace(0, len(source.samples) - 1, count).astype(int)).tolist()
-    found = [_short_side(reader) for _, reader in source.readers(positions)]
-    return [side for side in found if side is not None]
+    sides, broken = [], []
+    for position, reader in source.readers(positions):
+        found = _short_side(reader)
+        if isinstance(found, int):
+            sides.append(found)
+        else:
+            broken.append(BrokenImage(source.samples[position].path, found))
+    return sides, broken
 
 
-def _short_side(read: Reader) -> int | None:
+def _short_side(read: Reader) -> int | str:
+    """Returns the shorter side of an image, or the reason why it cannot be opened."""
+    content: bytes | Image.Image = b""
     try:
         content = read()
         if isinstance(content, Image.Image):
@@ -113,8 +126,8 @@ def _short_side(read: Reader) -> int | None:
             return min(image.size)
     except MemoryError:
         raise
-    except Exception:  # `gsfl-tune data` opens all of them and lists their problems
-        return None
+    except Exception as error:  # `gsfl-tune data` opens all of them and lists their problems
+        return why_unreadable(error, content)
 
 
 def _too_few(source: Source, config: SplitConfig) -> list[str]:

@@ -166,7 +166,7 @@ def with_synthetic(
         source.notices.append(f"{_KEY}: left out: {counted(left.items(), 'image')}")
     if not kept:
         told = [line for line in source.notices if line.startswith(_KEY)]
-        raise UserError("\n".join([f"{_KEY}: found no image that can be used", *told]))
+        raise UserError("\n".join([*told, f"{_KEY}: found no image that can be used"]))
     own.samples = [own.samples[place] for place in kept]
     own.files = [own.files[place] for place in kept]
     joined = _Joined(source, own, [listed[place] for place in kept])

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gsfl_tune.data.decoded import DecodedImages, Geometry, decode_once
+from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.disk_errors import disk_error
 from gsfl_tune.data.looks import Looks, looks_of
 from gsfl_tune.data.marks import MADE
+from gsfl_tune.data.messages import reasons_told
 from gsfl_tune.data.named_images import NamedImages, NotFound
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.sources import FileSource, Source, UnlabelledParquet
@@ -83,7 +84,8 @@ def list_unlabelled(config: DataConfig, cache: Path) -> Source:
         return UnlabelledParquet(tables, cache, image_column=config.image_column)
     source = NamedFiles(paths, "unlabelled", "data.unlabelled: ")
     if source.problems:
-        raise UserError("\n".join(source.problems))
+        told = [f"data.unlabelled: {line}" for line in source.told()]
+        raise UserError("\n".join([*told, *source.problems]))
     return source
 
 
@@ -138,11 +140,14 @@ def prepare_unlabelled(
         notices.append(
             f"data.unlabelled: {int((~readable).sum()):,} images cannot be read and are left out"
         )
+    paths = [source.samples[position].path for position in kept.tolist()]
     if not readable.any():
-        raise UserError("\n".join(["data.unlabelled: no image is left", *notices]))
+        broken = [BrokenImage(*each) for each in zip(paths, map(str, file.reasons), strict=True)]
+        lines = [*reasons_told(broken), *notices, "data.unlabelled: no image is left"]
+        raise UserError("\n".join(lines))
     rows = np.flatnonzero(readable)
     identities = [found[position] for position in kept[rows].tolist()]
-    paths = [source.samples[position].path for position in kept[rows].tolist()]
+    paths = [paths[row] for row in rows.tolist()]
     state = hashlib.blake2b(f"{geometry.key} {source.revision}".encode(), digest_size=16)
     state.update(b"".join(identities))
     images = DecodedImages(file, rows, [0] * len(rows), paths, state.hexdigest(), _NAME)

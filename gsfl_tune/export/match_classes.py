@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gsfl_tune.data.sources._names import spelt
 from gsfl_tune.experiment.errors import UserError
 
 
@@ -24,6 +25,7 @@ def match_classes(
             could not be right.
     """
     position = {name: index for index, name in enumerate(known)}
+    names = spelt(names, known)
     unknown = [name for name in names if name not in position]
     if unknown:
         text = (

@@ -13,6 +13,7 @@ from PIL import Image
 from gsfl_tune.activity.record import Activity
 from gsfl_tune.data import Dataset
 from gsfl_tune.data.marks import marked_png
+from gsfl_tune.data.sources._names import normal
 from gsfl_tune.data.training_images import TrainingImage
 from gsfl_tune.export import Bundle
 from gsfl_tune.run.atomic import write_bytes
@@ -119,7 +120,9 @@ def _make(work: Work, name: str, how: Recipe) -> dict[str, Any]:
         best = work.bundle.predict(image, top=1)[0]
         record |= {"answer": best.classes[0], "confidence": round(best.probabilities[0], 6)}
         least = settings.confidence or 0.0
-        if best.classes[0] != name or best.probabilities[0] < least:
+        # A bundle of an earlier version may have decomposed names.
+        other = normal(best.classes[0]) != name
+        if other or best.probabilities[0] < least:
             return record | {"refused_by": _NOT_SURE}
     label = work.dataset.classes.index(name)
     folder = f"{label:04}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')[:60]}"

@@ -13,6 +13,7 @@ import torch
 from gsfl_tune.activity import activity
 from gsfl_tune.bundles import files, read_description
 from gsfl_tune.data import Dataset, cache_directory, prepare
+from gsfl_tune.data.sources._names import spelt
 from gsfl_tune.data.training_images import training_images
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
@@ -164,11 +165,12 @@ def synthesize(
 
 
 def _names(settings: Settings, classes: Sequence[str]) -> list[str]:
-    unknown = [name for name in settings.classes if name not in classes]
+    asked = spelt(settings.classes, classes)
+    unknown = [name for name in asked if name not in classes]
     if unknown:
         shown = ", ".join(classes[:_SHOWN]) + (", ..." if len(classes) > _SHOWN else "")
         raise UserError(f"--classes: found {', '.join(unknown)}, allowed {shown}")
-    return [name for name in classes if not settings.classes or name in settings.classes]
+    return [name for name in classes if not asked or name in asked]
 
 
 def _facts(

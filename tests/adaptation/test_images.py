@@ -118,5 +118,5 @@ def test_what_gives_no_image_is_refused(bundle, tmp_path):
             open_images(bundle, names, cache)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"none of 1 images can be read\n.*a\.png"):
+    with pytest.raises(UserError, match=r"a\.png: .*\nnone of 1 images can be read"):
         open_images(bundle, [str(tmp_path / "bad")], cache)

@@ -13,6 +13,7 @@ from PIL import Image
 from gsfl_tune.data import prepare
 from gsfl_tune.experiment.errors import UserError
 from tests.data.conftest import configure, fill
+from tests.data.test_near import scene
 
 REAL = os.environ.get("GSFL_TUNE_REAL_DATA")
 
@@ -207,7 +208,8 @@ def test_json_says_what_the_text_says(command, folder, tmp_path):
     assert found["duplicates"]["groups"] == [
         [str(folder / "wren" / "000.png"), str(folder / "wren" / "copy.png")]
     ]
-    assert found["near_duplicates"] == {"groups": [], "conflicting": []}
+    assert found["duplicates"]["classes"] == [["wren", "wren"]]
+    assert found["near_duplicates"] == {"groups": [], "classes": [], "conflicting": []}
     assert any("left out: 1 file: .txt 1" in notice for notice in found["notices"])
     sheet = tmp_path / "here" / "my-birds-contact-sheet.png"
     assert found["contact_sheet"] == {"path": str(sheet), "classes": 2}
@@ -218,3 +220,28 @@ def test_json_says_what_the_text_says(command, folder, tmp_path):
     assert (answer.code, json.loads(answer.out)["refused"]) == (0, False)
     answer = command("data", tmp_path / "nothing", "--json")
     assert (answer.code, answer.out, "does not exist" in answer.err) == (2, "", True)
+
+
+def test_copies_are_listed_with_both_labels(command, tmp_path):
+    """A smaller copy and one byte for byte, each under another label."""
+    root = tmp_path / "labelled"
+    for label, name in enumerate("ab"):
+        (root / name).mkdir(parents=True)
+        for number in range(8):
+            scene(100 * label + number).save(root / name / f"{number}.png")
+    near, same = root / "b" / "near.jpg", root / "a" / "same.png"
+    scene(3).resize((72, 72)).save(near, quality=85)
+    shutil.copy(root / "b" / "5.png", same)
+    # Sets of each kind: the original and its copy.
+    pairs = {"near_duplicates": [("a/3.png", "a"), ("b/near.jpg", "b")]}
+    pairs["duplicates"] = [("a/same.png", "a"), ("b/5.png", "b")]
+    answer = command("data", root)
+    assert answer.code == 0, answer.err
+    for pair in pairs.values():
+        line = " = ".join(f"{root / path} ({name})" for path, name in pair)
+        assert f"of them with different labels: 1\n  {line}\n" in answer.out
+    found = json.loads(command("data", root, "--json").out)
+    for kind, pair in pairs.items():
+        assert found[kind]["groups"] == [[str(root / path) for path, _ in pair]]
+        assert found[kind]["classes"] == [[name for _, name in pair]]
+        assert found[kind]["conflicting"] == found[kind]["groups"]

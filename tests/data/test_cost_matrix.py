@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,17 @@ def written(folder: Path, text: str) -> Path:
 
 def test_rows_and_columns_are_matched_by_name(tmp_path: Path) -> None:
     costs = load_cost_matrix(written(tmp_path, TEXT), CLASSES)
+    np.testing.assert_array_equal(costs, [[0, 6, 5], [2.5, 0, 1], [4, 3, 0]])
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("known", ["NFC", "NFD"])
+def test_names_may_be_composed_or_decomposed(tmp_path: Path, form: str, known: str) -> None:
+    """macOS writes decomposed names; bundles of earlier versions may have them."""
+    name = "\u00e9pervier"
+    text = TEXT.replace("bee", unicodedata.normalize(form, name))
+    classes = ["ant", unicodedata.normalize(known, name), "cat"]
+    costs = load_cost_matrix(written(tmp_path, text), classes)
     np.testing.assert_array_equal(costs, [[0, 6, 5], [2.5, 0, 1], [4, 3, 0]])
 
 

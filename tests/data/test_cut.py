@@ -87,6 +87,47 @@ def test_a_cut_copy_under_another_label_is_found(tmp_path, cache):
     assert near.conflicting == [[str(root / "a" / "3.png"), str(root / "b" / "wrong.jpg")]]
 
 
+LIMITS = {
+    # Images, classes a and b have 16 and 9: all, only within classes, only within b.
+    "below": (30, {"a", "b", "a and b", "brighter"}),
+    "at": (25, {"a", "b", "a and b", "brighter"}),
+    "all are too many": (24, {"a", "b", "brighter"}),
+    "a class at": (16, {"a", "b", "brighter"}),
+    "a class is too large": (15, {"b", "brighter"}),
+    "both classes are": (8, {"brighter"}),
+}
+
+
+@pytest.mark.parametrize(("limit", "found"), LIMITS.values(), ids=list(LIMITS))
+def test_many_images_are_compared_within_their_classes(tmp_path, cache, monkeypatch, limit, found):
+    """The limit is of cut and mirrored copies; others are found among any number of images."""
+    monkeypatch.setattr("gsfl_tune.data.cut._LARGEST", limit)
+    root = tmp_path / "data"
+    for label, (name, count) in enumerate((("a", 15), ("b", 6))):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            crowded(100 * label + number).save(root / name / f"{number}.png")
+    cut_by = cut(0.05, 0.02, 0, 0.03)
+    brighter = toned(lambda v: 1.05 * v)
+    copies = {
+        "a": ("a/3.png", "a/copy.png", cut_by(crowded(3))),
+        "b": ("b/2.png", "b/copy.png", mirror(crowded(102))),
+        "a and b": ("a/5.png", "b/wrong.png", cut_by(crowded(5))),
+        "brighter": ("a/7.png", "b/brighter.png", brighter(crowded(7))),
+    }
+    for _, file, image in copies.values():
+        image.save(root / file)
+    dataset = prepare(configure("folder", root), cache_dir=cache)
+    assert sum(dataset.summary()["counts"].values()) == 25
+    expected = [sorted(str(root / file) for file in copies[name][:2]) for name in found]
+    assert sorted(map(sorted, dataset.near_duplicates().groups)) == sorted(expected)
+    # What is found stays in one part.
+    train = {dataset.pool.paths[i] for i in dataset.train_index}
+    validation = {dataset.pool.paths[i] for i in dataset.validation_index}
+    for part in (train, validation, set(dataset.test.paths)):
+        assert all(len(part & set(pair)) in (0, 2) for pair in expected)
+
+
 def arrow(seed: int) -> Image.Image:
     """A sign whose direction is what it is about, before a background of its own."""
     image = crowded(seed)
@@ -150,7 +191,12 @@ def test_a_mirrored_copy_of_a_test_image_is_left_out_of_training(tmp_path, cache
     assert dataset.duplicates.dropped == [str(copy)]
 
 
-def test_copies_are_left_out_of_images_without_labels(tmp_path, cache):
+@pytest.mark.parametrize(("limit", "left_out"), [(32, 2), (31, 0)])
+def test_copies_are_left_out_of_images_without_labels(
+    tmp_path, cache, monkeypatch, limit, left_out
+):
+    """Held-out images and those without labels are compared if together they are not too many."""
+    monkeypatch.setattr("gsfl_tune.data.cut._LARGEST", limit)
     for part, first in (("train", 0), ("test", 50)):
         for label, name in enumerate("ab"):
             (tmp_path / "data" / part / name).mkdir(parents=True)
@@ -164,8 +210,9 @@ def test_copies_are_left_out_of_images_without_labels(tmp_path, cache):
     cut(0.05, 0.03, 0.01, 0.02)(crowded(153)).save(tmp_path / "more" / "cut.png")
     config = configure("folder", tmp_path / "data", unlabelled=str(tmp_path / "more"))
     dataset = prepare(config, cache_dir=cache)
-    assert len(dataset.unlabelled) == 6
-    assert any("2 of 8 images are left out, as they are copies" in line for line in dataset.notices)
+    assert len(dataset.unlabelled) == 8 - left_out
+    told = "2 of 8 images are left out, as they are copies"
+    assert any(told in line for line in dataset.notices) == bool(left_out)
 
 
 @pytest.mark.slow

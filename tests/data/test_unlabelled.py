@@ -91,11 +91,17 @@ def test_what_names_no_image_is_refused(photos, tmp_path, cache):
     (tmp_path / "empty").mkdir()
     copies = tmp_path / "copies"
     copies.mkdir()
+    broken, texts = tmp_path / "broken", tmp_path / "texts"
+    for file in (broken / "0.png", texts / "notes.txt"):
+        file.parent.mkdir()
+        file.write_bytes(b"nothing")
     (copies / "0.png").write_bytes((photos / "test/a/0.png").read_bytes())
     for given, message in (
         (str(tmp_path / "empty"), r"data\.unlabelled: .*empty: no image in this folder"),
         (str(tmp_path / "photos/*.gif"), r"no image matches this pattern"),
-        (str(copies), r"no image is left\n.*1 of 1 images are left out"),
+        (str(copies), r"1 of 1 images are left out.*\n.*no image is left"),
+        (str(broken), r"0\.png: not an image that Pillow can read\n(.*\n)+.*no image is left"),
+        (str(texts), r"left out: 1 file: \.txt 1\n.*texts: no image in this folder"),
     ):
         config = configure("folder", photos, unlabelled=given)
         with pytest.raises(UserError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from gsfl_tune.data import load_square
 from gsfl_tune.data.labelled_images import detect_source, open_for_evaluation
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import load_bundle
+from gsfl_tune.export.match_classes import match_classes
 from gsfl_tune.training.metrics import classification_metrics
 from tests.export.conftest import CLASSES, SIDE
 
@@ -38,6 +40,18 @@ def test_classes_are_matched_by_name_and_missing_ones_are_fine(bundle_path, fold
     found = bundle.evaluate(data.images, data.classes, batch_size=3)
     for name, value in classification_metrics(logits, labels).items():
         assert found[name] == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_are_matched_composed_or_decomposed(form):
+    """A bundle of an earlier version has the names as a disk of macOS had them."""
+    known = ["pie", unicodedata.normalize(form, "\u00c9pervier"), "ant"]
+    for spelling in ("NFC", "NFD"):
+        names = ["ant", unicodedata.normalize(spelling, "\u00c9pervier")]
+        assert match_classes(known, names).tolist() == [2, 1]
+    # Names that the bundle itself tells apart stay apart.
+    both = ["\u00c9pervier", "E\u0301pervier"]
+    assert match_classes(both, both).tolist() == [0, 1]
 
 
 def test_evaluation_and_prediction_agree(bundle_path, folder, tmp_path):

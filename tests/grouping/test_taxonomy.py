@@ -1,3 +1,5 @@
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,18 @@ def test_a_taxonomy_makes_its_own_groups(tmp_path):
     nothing = np.empty((0, 1), np.float32), np.empty(0, np.int64)
     groups = make_groups("taxonomy", 16, *nothing, 4, taxonomy=taxonomy)
     assert groups.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_may_be_composed_or_decomposed(tmp_path, form):
+    """macOS writes decomposed names; both forms look the same."""
+    text = unicodedata.normalize(form, "\u00c9pervier,pr\u00e9dateur\npie,\u00e9tang\n")
+    path = write(tmp_path, "class,group\n" + text + "H\u00e9ron,\u00e9tang\n")
+    classes = ["H\u00e9ron", "pie", unicodedata.normalize(form, "\u00c9pervier")]
+    for spelling in ("NFC", "NFD"):
+        found = load_taxonomy(path, [unicodedata.normalize(spelling, name) for name in classes])
+        # One group in two forms is one group.
+        assert (found[0] == found[1], found[1] == found[2]) == (True, False)
 
 
 @pytest.mark.parametrize(

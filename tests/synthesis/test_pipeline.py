@@ -284,6 +284,19 @@ def test_unknown_classes_and_a_missing_bundle_are_refused(photos, pipeline, tmp_
         synthesize(config(photos), pipeline, tmp_path / "made", Settings(confidence=0.5))
 
 
+def test_names_may_be_decomposed(pipeline, photos, tmp_path, monkeypatch):
+    """As macOS writes them: on the command line, and in a bundle of an earlier version."""
+    composed, decomposed = "\u00c9pi", "E\u0301pi"
+    (photos / "yew").rename(photos / composed)
+    bundle = write_bundle(tmp_path / "bundle", ["ash", "oak tree", decomposed, "a", "b", "c"])
+    answer = Prediction("", [decomposed], [0.9])
+    monkeypatch.setattr(Bundle, "predict", lambda *arguments, **options: [answer])
+    one = Settings(per_class=1, steps=2, classes=(decomposed,), confidence=0.5)
+    out, cache = tmp_path / "made", tmp_path / "cache"
+    synthesize(config(photos), pipeline, out, one, bundle=bundle, cache_dir=cache)
+    assert [(each["class"], bool(each["file"])) for each in records(out)] == [(composed, True)]
+
+
 def test_a_marked_png_is_an_image_like_any_other(pipeline, photos, tmp_path):
     one = Settings(per_class=1, steps=2, classes=("yew",))
     synthesize(config(photos), pipeline, tmp_path / "made", one, cache_dir=tmp_path / "cache")

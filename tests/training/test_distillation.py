@@ -14,7 +14,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import bundle_from_network, load_bundle
 from gsfl_tune.training import Training
-from gsfl_tune.training.caches.teacher import teacher_problem
+from gsfl_tune.training.caches.teacher import Teacher, teacher_problem
 
 from .checks import check_cached_as_whole, check_resumes
 from .conftest import tiny_config
@@ -238,6 +238,14 @@ def test_a_teacher_that_cannot_be_one_is_refused(
     copy = changed(bundle, tmp_path, file, change)
     with pytest.raises(UserError, match=r"training\.teacher: .*" + complaint):
         Training(student(copy), workspace, tmp_path / "t")
+
+
+def test_names_of_a_teacher_may_be_decomposed(bundle, tmp_path):
+    """As a bundle of an earlier version has them; both forms look the same."""
+    copy = changed(bundle, tmp_path, "classes.json", lambda names: ["e\u0301pi", *names[1:]])
+    names = json.loads((bundle / "classes.json").read_text())
+    found = Teacher(copy, ["\u00e9pi", *names[1:]], "crop")
+    assert found.digest == Teacher(bundle, names, "crop").digest
 
 
 def no_record(config):

@@ -20,6 +20,7 @@ class Layout:
         marks: Files and folders (or patterns) in its root or in the folder `inside`.
         inside: Folder name in its archive.
         advice: What to do where no source reads it; ``{place}`` is its folder.
+        unless: Files (a pattern) in its root with which another source reads it.
     """
 
     source: str
@@ -27,6 +28,7 @@ class Layout:
     marks: tuple[str, ...]
     inside: str
     advice: str = ""
+    unless: str = ""
 
     @property
     def told(self) -> str:
@@ -97,6 +99,12 @@ LAYOUTS = (
 )
 
 
+# Years, the folder of plants, and names of the folder in torchvision and in the archive.
+INATURALIST = (
+    ("2017", "Plantae", ("2017", "train_val_images")),
+    ("2018", "Plantae", ("2018", "train_val2018")),
+    ("2019", "Plants", ("2019", "train_val2019")),
+)
 _BY_PATH = "set data.path: {place}%s, data.source: folder and data.classes: path; %s"
 _ARRAYS = (
     "its images are numbers in few files; a copy in Parquet is read as it is (data.source: parquet)"
@@ -177,11 +185,51 @@ UNREAD = (
     Layout("", "the layout of CIFAR-10", ("data_batch_1",), "cifar-10-batches-py", _ARRAYS),
     Layout("", "the layout of CIFAR-100", ("cifar-100-python/train",), "", _ARRAYS),
     *(
-        Layout("", f"the layout of {name}", ("raw/train-images-idx3-ubyte*",), name, _ARRAYS)
-        for name in ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
+        Layout("", f"the layout of {name}", (f"raw/{begin}images-idx3-ubyte*",), name, _ARRAYS)
+        for name, begin in (
+            ("MNIST", "train-"),
+            ("FashionMNIST", "train-"),
+            ("KMNIST", "train-"),
+            ("QMNIST", "[qx]*nist-*"),
+            ("EMNIST", "emnist-*"),
+        )
     ),
     Layout("", "the layout of SVHN", ("train_32x32.mat",), "", _ARRAYS),
     Layout("", "the layout of STL-10", ("train_X.bin",), "stl10_binary", _ARRAYS),
+    Layout("", "the layout of PCAM", ("camelyonpatch_level_2_split_*_x.h5",), "pcam", _ARRAYS),
+    Layout("", "the layout of SEMEION", ("semeion.data",), "", _ARRAYS),
+    Layout("", "the layout of USPS", ("usps*.bz2",), "", _ARRAYS),
+    *(
+        Layout("", "the layout of FER2013", marks, inside, _ARRAYS, unless="train/*/*")
+        for marks, inside in (
+            (("fer2013.csv",), "fer2013"),
+            (("icml_face_data.csv",), "fer2013"),
+            # Names that other tables have too.
+            (("fer2013/train.csv", "fer2013/test.csv"), ""),
+        )
+    ),
+    Layout(
+        "",
+        "the layout of LSUN",
+        ("*_lmdb/data.mdb",),
+        "",
+        "its images are in LMDB databases: write them into a folder for each class, or a copy in "
+        "Parquet (data.source: parquet)",
+    ),
+    *(
+        Layout(
+            "",
+            f"the layout of iNaturalist {year}",
+            (f"{folder}/Fungi/*/*", f"{folder}/{plants}/*/*"),
+            "",
+            f"set data.path: {{place}}/{folder}, data.source: folder and data.classes: leaf; the "
+            "folder above a species is its group. With the lists of the competition beside it "
+            f"(train{year}.json, val{year}.json), data.source: coco reads the official parts",
+            "*.json",
+        )
+        for year, plants, folders in INATURALIST
+        for folder in folders
+    ),
 )
 
 
@@ -190,6 +238,8 @@ def known_layout(root: Path) -> Layout | None:
     for layout in (*LAYOUTS, *UNREAD):
         inside = sorted(root.glob(layout.inside)) if layout.inside else []
         for place in (root, *inside):
+            if layout.unless and any(place.glob(layout.unless)):
+                continue
             if all(_is_there(place, mark) for mark in layout.marks):
                 return replace(layout, advice=layout.advice.format(place=place))
     if is_saved(root):
@@ -197,6 +247,18 @@ def known_layout(root: Path) -> Layout | None:
     if is_export(root):
         return Layout("fiftyone", "a dataset that FiftyOne exported", (), "")
     return None
+
+
+def species_below(root: Path) -> str:
+    """Returns what a folder is whose uppermost folders are classes, but hold finer ones.
+
+    Returns:
+        A description; empty if it is unknown.
+    """
+    for plants in dict.fromkeys(plants for _, plants, _ in INATURALIST):
+        if all(_is_there(root, f"{name}/*/*") for name in ("Fungi", plants)):
+            return "the layout of iNaturalist 2017 to 2019"
+    return ""
 
 
 def _is_there(place: Path, mark: str) -> bool:

@@ -111,6 +111,18 @@ def normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def spelt(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Returns names as a list spells them, where they differ only in composed and decomposed form.
+
+    Args:
+        names: Names that may be in the list.
+        known: The list, classes for one.
+    """
+    exact = set(known)
+    others = {normal(name): name for name in known}
+    return [name if name in exact else others.get(normal(name), name) for name in names]
+
+
 def is_utf8(name: str) -> bool:
     """Returns whether a name of a file can be written into caches, tables and pages."""
     try:

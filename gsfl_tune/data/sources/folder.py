@@ -9,7 +9,7 @@ from typing import Literal
 
 from gsfl_tune.data.sources._base import FileSource, Part, local_directory, some
 from gsfl_tune.data.sources._glued import glued_parts, glued_text
-from gsfl_tune.data.sources._layouts import known_layout
+from gsfl_tune.data.sources._layouts import known_layout, species_below
 from gsfl_tune.data.sources._names import (
     AmbiguousName,
     is_structure,
@@ -160,7 +160,7 @@ class FolderSource(FileSource):
             self._refuse_equal_names(root, images, depth)
             self._group(training)
         else:
-            self._say_nested(images, depth)
+            self._say_nested(root, images, depth)
 
     def _class(self, folders: tuple[str, ...]) -> str:
         if self._classes == "path":
@@ -189,7 +189,9 @@ class FolderSource(FileSource):
         if all(groups) and len(set(groups)) > 1:
             self.known_groups = groups
 
-    def _say_nested(self, images: list[tuple[Found, str, Part | None]], depth: int) -> None:
+    def _say_nested(
+        self, root: Path, images: list[tuple[Found, str, Part | None]], depth: int
+    ) -> None:
         """Notes folders inside classes that look like finer classes."""
         leaves = {found.folders[depth:] for found, _, part in images if part in (None, "train")}
         if not leaves or any(len(leaf) == 1 for leaf in leaves):
@@ -198,9 +200,12 @@ class FolderSource(FileSource):
         count = len(self.classes)
         if len(leaves) > count and len(inside) > count:
             example = "/".join(sorted(leaves)[0])
+            known = species_below(root)
+            whose = f"{known}: " if known else ""
             self.notices.append(
-                f"{count} classes, the uppermost folders, whose images all lie in {len(leaves)} "
-                f"folders below ({example}): `data.classes: leaf` makes these the classes"
+                f"{whose}{count} classes, the uppermost folders, whose images all lie in "
+                f"{len(leaves)} folders below ({example}): `data.classes: leaf` makes these the "
+                "classes"
             )
 
     def _refuse_structure(self, root: Path, listing: Listing, depth: int) -> None:

@@ -24,6 +24,7 @@ from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import Augment, Dataset, DecodedImages
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
+from gsfl_tune.data.sources._names import spelt
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.training.caches.features import View, all_cores, digest
 
@@ -57,6 +58,7 @@ class Teacher:
         try:
             description = _description(path)
             known = files.read_json_file(path / files.CLASSES)
+            classes = spelt(classes, known)
             try:
                 architecture = Architecture.from_json(description["architecture"])
                 preprocessing = Preprocessing(**description["preprocessing"])

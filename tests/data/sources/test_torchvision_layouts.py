@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -294,8 +295,36 @@ def test_scenes_below_letters(tmp_path, cache):
         (["cifar-10-batches-py/data_batch_1"], "CIFAR-10; its images are numbers"),
         (["cifar-100-python/train"], "CIFAR-100; its images are numbers"),
         (["MNIST/raw/train-images-idx3-ubyte.gz"], "MNIST; its images are numbers"),
+        (["QMNIST/raw/qmnist-train-images-idx3-ubyte"], "QMNIST; its images are numbers"),
+        (["QMNIST/raw/xnist-images-idx3-ubyte"], "QMNIST; its images are numbers"),
+        (["EMNIST/raw/emnist-letters-train-images-idx3-ubyte"], "EMNIST; its images are numbers"),
         (["train_32x32.mat", "test_32x32.mat"], "SVHN; its images are numbers"),
         (["stl10_binary/train_X.bin"], "STL-10; its images are numbers"),
+        (
+            ["pcam/camelyonpatch_level_2_split_train_x.h5"],
+            "PCAM; its images are numbers in few files; a copy in Parquet is read",
+        ),
+        (["fer2013/fer2013.csv"], "FER2013; its images are numbers"),
+        (["fer2013/icml_face_data.csv"], "FER2013; its images are numbers"),
+        (["fer2013/train.csv", "fer2013/test.csv"], "FER2013; its images are numbers"),
+        (["semeion.data"], "SEMEION; its images are numbers"),
+        (["usps.bz2", "usps.t.bz2"], "USPS; its images are numbers"),
+        (
+            ["tower_train_lmdb/data.mdb", "test_lmdb/data.mdb"],
+            "LSUN; its images are in LMDB databases: write them into a folder for each class",
+        ),
+        (
+            ["2017/Fungi/Amanita muscaria/1.jpg", "2017/Plantae/Abies alba/1.jpg"],
+            "iNaturalist 2017; set data.path: {}/2017, data.source: folder and data.classes: leaf",
+        ),
+        (
+            ["train_val2018/Fungi/0/1.jpg", "train_val2018/Plantae/1/1.jpg"],
+            "iNaturalist 2018; set data.path: {}/train_val2018, data.source: folder",
+        ),
+        (
+            ["2019/Fungi/0/1.jpg", "2019/Plants/1/1.jpg", "2018/Fungi/0/1.jpg"],
+            "iNaturalist 2019; set data.path: {}/2019, data.source: folder",
+        ),
     ],
 )
 def test_layouts_that_are_named_with_what_to_do(tmp_path, cache, files, told):
@@ -310,6 +339,54 @@ def test_layouts_that_are_named_with_what_to_do(tmp_path, cache, files, told):
         with pytest.raises(UserError) as error:
             prepare(configure(source, tmp_path / "root"), cache_dir=cache)
         assert told.format(tmp_path / "root") in str(error.value)
+
+
+@pytest.mark.parametrize("version", ["2017", "2018", "2019"])
+def test_inaturalist_of_earlier_years_is_read_as_torchvision_reads_it(tmp_path, cache, version):
+    """With what the refusal of the folder around it says."""
+    plants = "Plants" if version == "2019" else "Plantae"
+    species = {"Fungi": ["0", "2"], plants: ["1", "3"]}
+    if version == "2017":  # which has names
+        species = {"Fungi": ["Amanita muscaria", "Boletus edulis"], plants: ["Abies alba", "Acer"]}
+    names = [f"{version}/{top}/{each}" for top, all_of in species.items() for each in all_of]
+    fill(tmp_path, dict.fromkeys(names, 3))
+    with pytest.raises(UserError, match=f"iNaturalist {version}; set data.path: .*/{version}, "):
+        detect_source(str(tmp_path))
+    source = create_source(configure("folder", tmp_path / version, classes="leaf"), cache)
+    data = torchvision.datasets.INaturalist(tmp_path, version)
+    expected = []
+    for label, name in data.index:
+        top, leaf = data.all_categories[label].split("/")
+        expected.append((str(tmp_path / version / top / leaf / name), leaf, top))
+    groups = dict(zip(source.classes, source.known_groups, strict=True))
+    found = [(path, leaf, groups[leaf]) for path, leaf, _ in listed(source)]
+    assert sorted(found) == sorted(expected)
+    # The groups are classes by default, which is said.
+    source = create_source(configure("auto", tmp_path / version), cache)
+    assert source.classes == ["Fungi", plants]
+    assert any(
+        line.startswith("the layout of iNaturalist 2017 to 2019: 2 classes, the uppermost")
+        for line in source.notices
+    )
+
+
+def test_a_list_beside_the_folder_is_read(tmp_path, cache):
+    """The lists of the competition have parts and names, which folders lack."""
+    files = ["2018/Fungi/0/a.jpg", "2018/Fungi/0/b.jpg", "2018/Plantae/1/c.jpg"]
+    for number, name in enumerate(files):
+        save(tmp_path / name, number)
+    images = [{"id": n, "file_name": name} for n, name in enumerate(files)]
+    labels = [{"id": n, "image_id": n, "category_id": int(n > 1)} for n in range(3)]
+    names = [{"id": 0, "name": "mushroom"}, {"id": 1, "name": "tree"}]
+    content = {"images": images, "annotations": labels, "categories": names}
+    (tmp_path / "train2018.json").write_text(json.dumps(content))
+    assert detect_source(str(tmp_path)) == "coco"
+    source = create_source(configure("auto", tmp_path), cache)
+    assert [(name, part) for _, name, part in listed(source)] == [
+        ("mushroom", "train"),
+        ("mushroom", "train"),
+        ("tree", "train"),
+    ]
 
 
 def test_one_folder_around_the_class_folders_is_pointed_out(tmp_path, cache):

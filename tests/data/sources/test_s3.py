@@ -1,0 +1,106 @@
+"""Parquet files and tar shards of an object store, by pyarrow's own file system."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from pyarrow import fs
+
+from gsfl_tune.data import prepare
+from gsfl_tune.data.sources import detect_source
+from gsfl_tune.experiment.errors import UserError
+from tests import warm
+from tests.data.conftest import configure
+from tests.s3 import BUCKET, S3Server, s3_server
+
+from .test_parquet import LABELS, NAMES, content, table
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def put(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Writes an object to a place of its own in the bucket, and the same file to a folder."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    system = fs.S3FileSystem(
+        access_key="testing",
+        secret_key="testing",
+        region="us-east-1",
+        endpoint_override=server.endpoint.removeprefix("http://"),
+        scheme="http",
+    )
+
+    def write(name: str, value: bytes) -> str:
+        local = tmp_path / "local" / name
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.write_bytes(value)
+        with system.open_output_stream(f"{BUCKET}/{tmp_path.name}/{name}") as stream:
+            stream.write(value)
+        return f"s3://{BUCKET}/{tmp_path.name}"
+
+    return write
+
+
+def check_same(found, expected) -> None:
+    """Remote images are those of the same files on this disk."""
+    assert found.summary()["counts"] == expected.summary()["counts"]
+    for ours, theirs in ((found.pool, expected.pool), (found.test, expected.test)):
+        assert ours.labels.tolist() == theirs.labels.tolist()
+        every = np.arange(len(ours))
+        np.testing.assert_array_equal(ours.gather(every), theirs.gather(every))
+
+
+def test_parquet_files_of_a_bucket(server, put, tmp_path, cache):
+    for name, labels, seed in (("train", LABELS, 0), ("test", [0, 1], 100)):
+        stream = io.BytesIO()
+        pq.write_table(table(labels, names=NAMES, seed=seed), stream)
+        url = put(f"{name}.parquet", stream.getvalue())
+    local = prepare(configure("parquet", tmp_path / "local"), cache_dir=tmp_path / "other")
+    for path in (url, f"{url}/*.parquet", [f"{url}/train.parquet", f"{url}/test.parquet"]):
+        dataset = prepare(configure("parquet", path), cache_dir=cache)
+        assert dataset.classes == NAMES
+        assert dataset.test.paths[0].startswith(f"{url}/test.parquet#0")
+        check_same(dataset, local)
+    # One copy of each file, however often it is asked for.
+    assert len(list((cache / "remote").glob("*.parquet"))) == 2
+    with pytest.raises(UserError, match=r"nothing\.parquet does not exist on s3"):
+        prepare(configure("parquet", f"{url}/nothing.parquet"), cache_dir=cache)
+    environment = {**os.environ, "GSFL_TUNE_CACHE": str(cache)}
+    done = warm.run(["data", url, "--json"], cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"] == local.summary()["counts"]
+
+
+def test_shards_of_a_bucket(put, tmp_path, cache):
+    for number in range(2):
+        stream = io.BytesIO()
+        with webdataset.TarWriter(stream) as writer:
+            for n in range(10 * number, 10 * number + 10):
+                writer.write({"__key__": f"{n}", "png": content(n), "cls": n % 2})
+        put(f"train-{number}.tar", stream.getvalue())
+    url = put("classes.json", json.dumps(NAMES).encode())
+    local = prepare(configure("webdataset", tmp_path / "local"), cache_dir=tmp_path / "other")
+    for path in (f"{url}/train-{{0..1}}.tar", f"{url}/*.tar"):
+        assert detect_source(path) == "webdataset"
+        dataset = prepare(configure("auto", path), cache_dir=cache)
+        assert dataset.classes == NAMES
+        assert all(name.startswith(f"{url}/train-") for name in dataset.pool.paths)
+        check_same(dataset, local)
+    dataset = prepare(configure("webdataset", url), cache_dir=cache)
+    check_same(dataset, local)
+    # One copy of each, the class names too.
+    for suffix, count in ((".tar", 2), (".text", 1)):
+        assert len(list((cache / "remote").glob(f"*{suffix}"))) == count
