@@ -15,6 +15,7 @@ from gsfl_tune.report.files import CONTROL, SEARCH, RunFiles
 from gsfl_tune.report.importance import Importances, importances
 from gsfl_tune.report.rungs import Rung, pretraining_rungs, rung_epochs, rungs
 from gsfl_tune.report.slots import Timeline, timeline
+from gsfl_tune.report.training import TrainingCurves
 from gsfl_tune.report.trials import TrialRecord, best_so_far
 
 _FIRST = (
@@ -173,7 +174,9 @@ class SearchCharts:
         }
 
 
-def page_data(files: RunFiles, search: SearchCharts) -> dict[str, Any]:
+def page_data(
+    files: RunFiles, search: SearchCharts, training: TrainingCurves | None
+) -> dict[str, Any]:
     """Returns everything that the script needs."""
     results = files.results.results
     probes, _ = files.part("probes")
@@ -181,6 +184,7 @@ def page_data(files: RunFiles, search: SearchCharts) -> dict[str, Any]:
     calibration, _ = files.part("calibration")
     return {
         "search": search.to_json(),
+        "training": None if training is None else training.to_json(),
         "models": models_chart(results) if results else None,
         "classes": model.class_names(files),
         "groups": [model.groups_of(files).get(name) for name in model.class_names(files)],

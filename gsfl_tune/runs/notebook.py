@@ -155,6 +155,23 @@ class Run:
         """
         return plots.curves(self._files, _numbers(trials), _size(size))
 
+    def plot_training(
+        self, trial: int | None = None, *, size: tuple[float, float] = (7.0, 5.0)
+    ) -> plots.Plot:
+        """Draws the losses of training and validation in one plot, the accuracy below.
+
+        Args:
+            trial: Number of a trial of the search; default: the winner, or while there is none
+                the best finished trial.
+            size: Width and height in inches.
+
+        Raises:
+            UserError: If there is no such trial, or nothing to draw.
+        """
+        if trial is not None:
+            whole(trial, "Run.plot_training: trial", 0)
+        return plots.training(self._files, trial, _size(size))
+
     def plot_best(self, *, size: tuple[float, float] = _SIZE) -> plots.Plot:
         """Draws the best value by the time of the search.
 

@@ -59,7 +59,7 @@ def test_every_chart_is_drawn_without_a_complaint(visit, whole, theme, width):
             drawn += 1
         # Nothing sticks out: wide tables scroll by themselves.
         assert here.page.evaluate("document.documentElement.scrollWidth") <= width
-    assert drawn == 15
+    assert drawn == 16
     assert here.complaints == []
     assert [url for url in here.requests if not url.startswith(("file:", "data:"))] == []
     assert here.page.evaluate("document.images.length") == 6
