@@ -89,7 +89,12 @@ class SearchCharts:
             "trials": [self._trial(trial) for trial in self.trials],
             "best": self._best(),
             "importances": [
-                {"title": title, "shares": [[name, _short(share)] for name, share in found.shares]}
+                {
+                    "title": title,
+                    "shares": [[name, _short(share)] for name, share in found.shares],
+                    "strength": found.strength,
+                    "verdict": found.verdict,
+                }
                 for title, found in self.importances
             ],
             "timeline": self._timeline(),

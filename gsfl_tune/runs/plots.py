@@ -173,7 +173,7 @@ def importance(files: RunFiles, rung: int | None, size: tuple[float, float]) -> 
     figure, axes = _figure(size)
     names = [name for name, _ in found.shares][::-1]
     shares = [max(0.0, share) for _, share in found.shares][::-1]
-    axes.barh(names, shares, color=COLOURS["COMPLETE"])
+    axes.barh(names, shares, color=COLOURS["COMPLETE"], alpha=found.strength)
     for place, share in enumerate(shares):
         axes.annotate(f" {share:.2f}", (share, place), va="center", fontsize=9)
     axes.set_xlabel("loss of R² when it is shuffled")

@@ -166,7 +166,7 @@ charts.map = (host, data) => {
 };
 
 // Pairs of bars with a line for chance.
-function barPairs(host, rows, chanceOf, series) {
+function barPairs(host, rows, chanceOf, series, strength = null) {
   if (!rows.length) {
     host.textContent = "There were no images for this measurement.";
     return;
@@ -187,7 +187,7 @@ function barPairs(host, rows, chanceOf, series) {
       if (!found) return;
       const y = top + position * 22;
       const bar = svg("rect", { x: frame.left, y, width: Math.max(1, x(found.mean) - frame.left), height: 18, rx: 2,
-        fill: colour }, frame.root);
+        fill: colour, opacity: strength }, frame.root);
       tooltip(bar, `${row.name}, ${name}: ${percentText(found.mean)}${found.std ? ` ± ${(100 * found.std).toFixed(1)}` : ""}`);
       if (found.std) {
         svg("line", { x1: x(Math.max(0, found.mean - found.std)), x2: x(Math.min(1, found.mean + found.std)), y1: y + 9, y2: y + 9,
@@ -228,5 +228,6 @@ charts.swap = (host, data) => {
   ].filter((row) => row.own);
   const series = [["own", "follows the part that should carry it (group: s, class: d)", "var(--finished)"]];
   if (rows.some((row) => row.other)) series.push(["other", "follows the other part", "var(--pruned)"]);
-  barPairs(host, rows, (row) => row.chance, series);
+  // A judge that is wrong on most real images judges nothing.
+  barPairs(host, rows, (row) => row.chance, series, swap.judge_accuracy < 0.5 ? 0.3 : null);
 };
