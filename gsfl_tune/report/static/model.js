@@ -1,15 +1,27 @@
 // Charts of the winner: classes, confusions, calibration, maps, decomposition.
 
+const LEAST_BAR = 13; // pixels: as wide as a line of a name is high
+const MOST_BARS = 1000; // with a name each
+
 charts.classes = (host, data) => {
   const rows = data.accuracy; // the worst first
-  // Names stand below the bars where these are as wide as a line is high.
-  const named = (host.clientWidth - 64) / rows.length >= 13;
+  host.replaceChildren();
+  // Names stand below the bars. Where these would be narrower than a line, the chart scrolls; paper cannot.
+  const fits = (host.clientWidth - 64) / rows.length >= LEAST_BAR;
+  const printing = document.documentElement.classList.contains("printing");
+  const named = fits || (rows.length <= MOST_BARS && !printing);
   const room = named ? Math.min(110, 14 + 6.8 * Math.max(...rows.map(([name]) => name.length))) : 0;
-  const frame = canvasFor(host, 240 + room, { left: 52, right: 12, top: 22, bottom: 34 + room });
+  const box = html("div", fits || !named ? {} : { class: "scroll-x", id: "classes-bars", tabindex: "0", role: "group",
+    "aria-label": "Accuracy by class" }, host);
+  const inner = html("div", {}, box);
+  if (named && !fits) inner.style.width = `${64 + LEAST_BAR * rows.length}px`;
+  const frame = canvasFor(inner, 240 + room, { left: 52, right: 12, top: 22, bottom: 34 + room });
   const x = linear(0, rows.length, frame.left, frame.right);
   const y = linear(0, 1, frame.bottom, frame.top);
-  axes(frame, { scale: x, ticks: [], label: `${rows.length} classes, the worst first` },
+  axes(frame, { scale: x, ticks: [] },
     { scale: y, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${100 * v} %`, label: "test accuracy" });
+  // At the left, where a box that scrolls begins.
+  svg("text", { x: frame.left, y: frame.height - 4, class: "name" }, frame.root, `${rows.length} classes, the worst first`);
   const width = (frame.right - frame.left) / rows.length;
   rows.forEach(([name, accuracy, worst, group], index) => {
     const bar = svg("rect", { x: x(index) + width * 0.08, width: Math.max(0.7, width * 0.84), y: y(accuracy),
