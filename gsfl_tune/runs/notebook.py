@@ -239,13 +239,16 @@ class Run:
             from IPython.display import display
         except ImportError as error:
             raise UserError("Run.live: needs IPython, as in a notebook") from error
+        running = self.state.name == "running"
         about = display(self, display_id=True)
         drawn = display(self._picture(), display_id=True)
-        while about is not None and self.state.name == "running":
+        while about is not None and running:
             try:
                 time.sleep(every)
             except KeyboardInterrupt:
                 return
+            # Before the drawing: what is drawn last is the state after the end.
+            running = self.state.name == "running"
             about.update(self)
             drawn.update(self._picture())
 
