@@ -193,7 +193,8 @@ charts.wrong = (host) => {
     for (const each of items) each.hidden = Boolean(chosen) && ![each.dataset.true, each.dataset.predicted].includes(chosen);
     const rows = items.filter((each) => each.tagName === "TR" && !each.hidden);
     const own = rows.filter((each) => each.dataset.true === chosen).length;
-    words.textContent = chosen ? `${own} of this class, ${rows.length - own} predicted as it` : "";
+    const listed = "bounded" in host.dataset ? ", of those listed" : "";
+    words.textContent = chosen ? `${own} of this class, ${rows.length - own} predicted as it${listed}` : "";
   };
   select.value = names.includes(memory.wrong) ? memory.wrong : "";
   select.addEventListener("change", () => {
