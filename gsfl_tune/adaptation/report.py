@@ -37,6 +37,10 @@ class Judged:
     after: float
     difference: Difference
 
+    def __repr__(self) -> str:
+        change = f"{100 * self.before:.1f} % before, {100 * self.after:.1f} % after"
+        return f"Judged({change}, {self.images} images)"
+
     @classmethod
     def of(
         cls,
@@ -94,6 +98,10 @@ class Adapted:
     judged: Judged | None = None
     removed: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        judged = "" if self.judged is None else f", {self.judged!r}"
+        return f"Adapted({str(self.path)!r}, from {self.source!r}, {self.images} images{judged})"
 
     @property
     def changed(self) -> float:

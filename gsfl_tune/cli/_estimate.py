@@ -99,10 +99,21 @@ def rows(estimate: Estimate, price: float | None) -> dict[str, str]:
     hours = f"{estimate.slot_hours:.3g} of slots"
     if estimate.gpus:
         hours += f", {estimate.gpu_hours:.3g} of GPUs ({estimate.gpus:g} a slot)"
-    found = {"time": text, "hours": hours}
+    found = {"time": text}
+    if estimate.epochs and estimate.training is not None:
+        stages = ", ".join(f"{name} {_short(each)}" for name, each in estimate.epochs.items())
+        found["an epoch"] = f"{stages}; {time_text(estimate.training)} for a whole training"
+    found["hours"] = hours
     if price is not None:
         found["money"] = f"{estimate.money(price):,.2f}, at {price:g} for an hour of a slot"
     return found
+
+
+def _short(seconds: float) -> str:
+    """Formats the seconds of an epoch, which may be less than one."""
+    from gsfl_tune.experiment.units import time_text
+
+    return f"{seconds:.2g} s" if seconds < 10 else time_text(seconds)
 
 
 def _price(text: str) -> float:

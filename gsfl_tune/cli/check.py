@@ -124,6 +124,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
     from collections import Counter
 
     from gsfl_tune.data import cache_directory
+    from gsfl_tune.data.apart import told_by_listing
     from gsfl_tune.data.exclude import leave_out
     from gsfl_tune.data.held_out import told_before
     from gsfl_tune.data.preparation import settle_validation
@@ -148,15 +149,18 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
     counts = f" ({', '.join(told)})" if told else ""
     settle_validation(source, config.split)
     measured = told_before(source, config.split, cache_directory())
-    if measured is None and config.split.by == "auto":
-        measured = [
-            "`gsfl-tune data` and the search measure how near validation images are to training "
-            "images (data.split.by: auto)"
-        ]
+    if measured is None:
+        # Groups are in the list; copies, and how near parts are, need the images.
+        measured = told_by_listing(source.samples, config.split)
+        if config.split.by == "auto":
+            measured.append(
+                "`gsfl-tune data` and the search measure how near validation images are to "
+                "training images (data.split.by: auto)"
+            )
     lines = [
         f"Data: {len(source.classes)} classes, {len(source.samples):,} images{counts}",
         *(f"Data: {notice}" for notice in source.told()),
-        *(f"Data: {notice}" for notice in measured or ()),
+        *(f"Data: {notice}" for notice in measured),
         *(f"Warning: {problem}" for problem in source.problems),
     ]
     if synthetic:

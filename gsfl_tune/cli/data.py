@@ -233,6 +233,10 @@ def _print_findings(console: Console, dataset: Dataset) -> None:
         count = len(duplicates.dropped)
         title = f"left out, as the test or validation part has the same image: {count}"
         _print_list(console, title, duplicates.dropped)
+    if duplicates.strayed:
+        count = len(duplicates.strayed)
+        title = f"left out, as the test or validation part has others of their group: {count}"
+        _print_list(console, title, duplicates.strayed)
 
 
 def _print_near_duplicates(console: Console, near: Duplicates, dataset: Dataset) -> None:

@@ -142,7 +142,7 @@ class Dataset:
 
     @functools.cached_property
     def dropped(self) -> DecodedImages:
-        """Returns images left out because a given part has copies of them."""
+        """Returns images left out as a given part has copies of them, or others of their unit."""
         return self.view(self.split.dropped, separate_test=False)
 
     @functools.cached_property

@@ -19,11 +19,14 @@ class Duplicates:
         dropped: Paths removed from training (or a given validation part), because a given test or
             validation part has the same image.
         conflicting: Sets of ``groups`` whose members have different labels.
+        strayed: Paths removed because a given part has no copy, but others of their group, folder
+            or burst.
     """
 
     groups: list[list[str]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     conflicting: list[list[str]] = field(default_factory=list)
+    strayed: list[str] = field(default_factory=list)
 
 
 def find_duplicates(
@@ -36,12 +39,13 @@ def find_duplicates(
     twins = [positions for positions in members.values() if len(positions) > 1]
     return Duplicates(
         groups=[[paths[position] for position in positions] for positions in twins],
-        dropped=[paths[position] for position in split.dropped],
+        dropped=[paths[position] for position in np.setdiff1d(split.dropped, split.strayed)],
         conflicting=[
             [paths[position] for position in positions]
             for positions in twins
             if len({labels[position] for position in positions}) > 1
         ],
+        strayed=[paths[position] for position in split.strayed],
     )
 
 

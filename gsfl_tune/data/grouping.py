@@ -31,6 +31,8 @@ class Grouping:
     Attributes:
         copies: (N,) images with equal numbers are copies of each other.
         units: (N,) images with equal numbers are held out together or not at all.
+        bound: (N,) images with equal numbers straddle no parts, not even given ones; None for
+            copies alone. Its units are parts of `units`.
         notices: Findings, one line each.
         measured: Shares from 0 to 1 that the notices follow from, by name.
     """
@@ -39,6 +41,7 @@ class Grouping:
     units: np.ndarray
     notices: list[str] = field(default_factory=list)
     measured: dict[str, float] = field(default_factory=dict)
+    bound: np.ndarray | None = None
 
 
 def alike_clusters(looks: Looks, labels: np.ndarray, share: float) -> np.ndarray:

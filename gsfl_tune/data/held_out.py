@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gsfl_tune.cache.building import acquire
+from gsfl_tune.data.apart import BOTH, burst_units, kept_apart, straddling_bursts
 from gsfl_tune.data.formats import heif_key
 from gsfl_tune.data.grouping import (
     Grouping,
@@ -25,11 +26,11 @@ from gsfl_tune.data.image_file import Reading
 from gsfl_tune.data.looks import Looks, looks_of
 from gsfl_tune.data.sources import Sample, Source
 from gsfl_tune.data.splits import Split, divide
-from gsfl_tune.data.units import bursts, by_folder, by_group, by_time
+from gsfl_tune.data.units import bursts, by_group
 from gsfl_tune.experiment.data_config import SplitConfig
 
 # Part of the cache key; change it when other images are found to belong together.
-_VERSION = 6
+_VERSION = 7
 # Of shelves (grocery) 0.83 are right and 0.30 with clusters; of garments 0.48 and 0.03, of drawings
 # 0.48 and 0.21.
 _NEAR, _FALL = 0.65, 0.4
@@ -66,8 +67,10 @@ def find_grouping(
         UserError: If the images lack the information that ``by`` needs.
     """
     samples = [source.samples[position] for position in positions]
-    # Rendered images (whose digests are known) were never photographed in bursts.
-    rendered = config.by == "auto" and source.known_digests() is not None
+    # Rendered images (whose digests are known) were never photographed in bursts; a source may
+    # still tell their groups.
+    grouped = any(sample.group is not None for sample in samples)
+    rendered = config.by == "auto" and not grouped and source.known_digests() is not None
     if config.by == "image" or rendered or not samples:
         return None
     theirs = [digests[position] for position in positions]
@@ -86,13 +89,14 @@ def find_grouping(
         found = _find(samples, theirs, looks, config)
         with target.open("wb") as sink:
             told = np.array(json.dumps([found.notices, found.measured]))
-            np.savez(sink, copies=found.copies, units=found.units, told=told)
+            bound = found.copies if found.bound is None else found.bound
+            np.savez(sink, copies=found.copies, units=found.units, bound=bound, told=told)
 
     file = cache / "splits" / f"{key.hexdigest()}.npz"
     what = f"what belongs together in {name}, {len(samples):,} images"
     with acquire(file, build, what=what) as path, np.load(path, allow_pickle=False) as stored:
         notices, measured = json.loads(str(stored["told"]))
-        found = Grouping(stored["copies"], stored["units"], notices, measured)
+        found = Grouping(stored["copies"], stored["units"], notices, measured, stored["bound"])
     with acquire(
         _told_file(source, config, cache),
         lambda target: _write(target, notices),
@@ -159,31 +163,24 @@ def _find(
     samples: Sequence[Sample], digests: Sequence[bytes], looks: Looks, config: SplitConfig
 ) -> Grouping:
     copies = copies_of(looks, digests, [sample.label for sample in samples])
-    alone = np.arange(len(samples))
-    if {"validation", "test"} <= {sample.part for sample in samples}:
-        return _of_given_parts(samples, digests, looks, config, Grouping(copies, alone))
-    match config.by:
-        case "group":
-            return Grouping(copies, by_group(samples))
-        case "folder":
-            return Grouping(copies, by_folder(samples))
-        case "time":
-            return Grouping(copies, by_time(samples, looks))
-        case "near_duplicate":
-            return Grouping(copies, _clusters(samples, looks, config))
-    found = Grouping(copies, alone)
-    if any(sample.group is not None for sample in samples):
+    known = kept_apart(samples, looks, copies, config)
+    found = known or Grouping(copies, np.arange(len(samples)))
+    if {sample.part for sample in samples} >= BOTH:
+        return _of_given_parts(samples, digests, looks, config, found)
+    if config.by == "near_duplicate":
+        return Grouping(copies, _clusters(samples, looks, config))
+    if config.by != "auto":
+        return found
+    if known is not None:
         told = "images of one group are held out together (data.group_column)"
-        found = Grouping(copies, by_group(samples), [told])
-    else:
-        units, count = bursts(samples, looks)
-        several = len(np.unique(units)) < len(np.unique(copies))
-        if count >= 0.5 * len(samples) and several:
-            told = (
-                f"{len(np.unique(units)):,} bursts of photographs (EXIF times or camera numbers): "
-                "each burst is held out as a whole or not at all; data.split.by: image divides them"
-            )
-            found = Grouping(copies, units, [told])
+        found = replace(known, notices=[told, *known.notices])
+    elif (units := burst_units(samples, looks, copies)) is not None:
+        told = (
+            f"{len(np.unique(units)):,} bursts of photographs (EXIF times or camera numbers): "
+            "each burst is held out as a whole or not at all; data.split.by: image divides them"
+        )
+        crossing = straddling_bursts(samples, units)
+        found = Grouping(copies, units, [told, *([crossing] if crossing else [])])
     return _as_far_as_the_test_part(samples, digests, looks, config, found)
 
 
@@ -194,14 +191,22 @@ def _of_given_parts(
     config: SplitConfig,
     found: Grouping,
 ) -> Grouping:
-    """Says which copies given parts share, and with ``auto`` how near they are to training."""
+    """Says what given parts share, and with ``auto`` how near they are to training."""
     labels = [sample.label for sample in samples]
     parts = [sample.part for sample in samples]
     split = divide(labels, parts, digests, config, found)
     identical = divide(labels, parts, digests, config).dropped
-    notices = []
+    notices = list(found.notices)
+    if config.by == "near_duplicate":
+        notices.append(
+            "data.split.by: near_duplicate divides nothing, as the source gives both parts"
+        )
+    if config.by == "auto" and found.bound is None:
+        units = burst_units(samples, looks, found.copies)
+        crossing = None if units is None else straddling_bursts(samples, units)
+        notices += [] if crossing is None else [crossing]
     measured: dict[str, float] = {}
-    copies = len(np.setdiff1d(split.dropped, identical))
+    copies = len(np.setdiff1d(split.dropped, np.union1d(split.strayed, identical)))
     if copies:
         notices.append(
             f"{copies:,} image{'s are' if copies > 1 else ' is'} left out, of which a given test "
@@ -270,7 +275,7 @@ def _as_far_as_the_test_part(
     if split.given_validation:
         return found
     if not split.given_test:
-        whole = Grouping(found.copies, together(found.units, _clusters(samples, looks, config)))
+        whole = replace(found, units=together(found.units, _clusters(samples, looks, config)))
         clusters = divide(labels, parts, digests, config, whole)
         bursts_told, measured = _fall(looks, np.asarray(labels), split, clusters)
         return replace(found, notices=[*found.notices, *bursts_told], measured=measured)
@@ -287,7 +292,7 @@ def _as_far_as_the_test_part(
         "draws single images"
     )
     units = together(found.units, _clusters(samples, looks, config))
-    whole = Grouping(found.copies, units, [told], _nearer(near))
+    whole = Grouping(found.copies, units, [*found.notices, told], _nearer(near), bound=found.bound)
     split = divide(labels, parts, digests, config, whole)
     after = nearness(looks, split.train, split.validation, split.test)
     if after is not None:

@@ -48,6 +48,7 @@ def divide_source(
         validation=place[split.validation],
         test=place[split.test],
         dropped=place[split.dropped],
+        strayed=place[split.strayed],
     )
 
 
@@ -75,9 +76,13 @@ def source_problems(source: Source, split: Split, may_lack: Collection[int] = ()
         may_lack=may_lack,
         given_test=test if split.given_test else (),
         dropped=labels(split.dropped),
+        strayed=labels(split.strayed),
     )
     if split.given_validation and not len(split.validation):
-        problems.append("the given validation part has no image that is not in the test part too")
+        like = ", or of a group in it" if len(split.strayed) else ""
+        problems.append(
+            f"the given validation part has no image that is not in the test part too{like}"
+        )
     return problems
 
 

@@ -30,7 +30,9 @@ class Split:
         train: Images to train on.
         validation: Images to compare trials by.
         test: Images of the final test.
-        dropped: Images left out because a given test or validation part has a copy.
+        dropped: Images left out because a given test or validation part has a copy, or others of
+            their unit (`Grouping.bound`).
+        strayed: Those of `dropped` of which it has no copy, only others of their unit.
         spare: Training images beyond ``data.shots`` of their class, which are not used.
         given_validation: Whether the source has a validation part of its own.
         given_test: Whether the source has a test part of its own.
@@ -42,6 +44,7 @@ class Split:
     dropped: np.ndarray
     given_validation: bool
     given_test: bool
+    strayed: np.ndarray = field(default_factory=lambda: _positions([]))
     spare: np.ndarray = field(default_factory=lambda: _positions([]))
 
 
@@ -70,22 +73,19 @@ def divide(
     units = copies if grouping is None else together(grouping.copies, grouping.units).tolist()
     given_test = "test" in parts
     given_validation = "validation" in parts
-    of_part: dict[str, set[Hashable]] = {"test": set(), "validation": set()}
-    for part, copy in zip(parts, copies, strict=True):
-        if part in of_part:
-            of_part[part].add(copy)
+    copied = strays(parts, copies)
+    bound = grouping.bound if grouping is not None else None
+    out = copied if bound is None else strays(parts, bound.tolist())
     crossed = grouping is not None and _cross(labels, grouping.units)
     take = _Taker(labels, digests, units, config.seed, crossed=crossed)
     dropped: list[int] = []
     free: list[int] = []
     held: dict[str, list[int]] = {"test": [], "validation": []}
-    for position, (part, copy) in enumerate(zip(parts, copies, strict=True)):
-        if part != "test" and copy in of_part["test"]:
+    for position, part in enumerate(parts):
+        if out[position] or copied[position]:
             dropped.append(position)
         elif part in held:
             held[part].append(position)
-        elif copy in of_part["validation"]:
-            dropped.append(position)
         else:
             free.append(position)
     if not given_test:
@@ -99,9 +99,30 @@ def divide(
         validation=_positions(held["validation"]),
         test=_positions(held["test"]),
         dropped=_positions(dropped),
+        strayed=_positions([position for position in dropped if not copied[position]]),
         given_validation=given_validation,
         given_test=given_test,
     )
+
+
+def strays(parts: Sequence[Part | None], keys: Sequence[Hashable]) -> list[bool]:
+    """Returns for each image whether a given part has an image with its key and keeps both apart.
+
+    A given test part keeps all its images, a given validation part those that the test part lacks.
+
+    Args:
+        parts: Part of each image as given by the source.
+        keys: Equal keys for images that must not be in several parts.
+    """
+    of_part: dict[str, set[Hashable]] = {"test": set(), "validation": set()}
+    for part, key in zip(parts, keys, strict=True):
+        if part in of_part:
+            of_part[part].add(key)
+    return [
+        (part != "test" and key in of_part["test"])
+        or (part not in of_part and key in of_part["validation"])
+        for part, key in zip(parts, keys, strict=True)
+    ]
 
 
 class _Taker:
@@ -217,6 +238,7 @@ def size_problems(
     may_lack: Collection[int] = (),
     given_test: Sequence[int] = (),
     dropped: Sequence[int] = (),
+    strayed: Sequence[int] = (),
 ) -> list[str]:
     """Lists classes with too few images.
 
@@ -229,7 +251,8 @@ def size_problems(
             `missing_classes`.
         may_lack: Classes from which no image can be held out.
         given_test: Labels of the test images if the source gave them.
-        dropped: Labels of the images left out as copies of given test or validation images.
+        dropped: Labels of the images left out because of given test or validation images.
+        strayed: Labels of those of them that are no copies, but of the same group.
     """
     if len(classes) < 2:
         return [f"at least 2 classes are needed, found {len(classes)}: {some(list(classes))}"]
@@ -245,15 +268,15 @@ def size_problems(
         wanted.append(("test", test, LEAST_HELD_OUT))
     counts = {what: per_class(labels) for what, labels, _ in wanted}
     total = np.sum(list(counts.values()), axis=0)
-    copies = per_class(dropped)
-    problems = _without_images(classes, total, per_class(given_test), copies)
+    gone, groups = per_class(dropped), per_class(strayed)
+    problems = _without_images(classes, total, per_class(given_test), gone, groups)
     for what, _, least in wanted:
         short = [
-            f"{name} ({count}, and {gone} left out as copies of the {_GIVEN})"
-            if gone
+            f"{name} ({count}, and {lost} left out as {_like(alike)} the {_GIVEN})"
+            if lost
             else f"{name} ({count})"
-            for label, (name, count, present, gone) in enumerate(
-                zip(classes, counts[what], total, copies, strict=True)
+            for label, (name, count, present, lost, alike) in enumerate(
+                zip(classes, counts[what], total, gone, groups, strict=True)
             )
             if present and count < least and (what == "training" or label not in may_lack)
         ]
@@ -266,7 +289,11 @@ def size_problems(
 
 
 def _without_images(
-    classes: Sequence[str], total: np.ndarray, given_test: np.ndarray, copies: np.ndarray
+    classes: Sequence[str],
+    total: np.ndarray,
+    given_test: np.ndarray,
+    dropped: np.ndarray,
+    strayed: np.ndarray,
 ) -> list[str]:
     """Lists classes with nothing to train on, by the reason.
 
@@ -274,16 +301,18 @@ def _without_images(
         classes: Names of the classes.
         total: (C,) images of each class that can be trained on or held out.
         given_test: (C,) images of each class in a given test part.
-        copies: (C,) images of each class left out as copies.
+        dropped: (C,) images of each class left out because of given parts.
+        strayed: (C,) those of them that are no copies.
     """
     nothing: list[str] = []
-    copied: list[str] = []
+    copied: dict[str, list[str]] = {}
     tested: list[str] = []
-    for name, count, test, gone in zip(classes, total, given_test, copies, strict=True):
+    rows = zip(classes, total, given_test, dropped, strayed, strict=True)
+    for name, count, test, gone, alike in rows:
         if count:
             continue
         if gone:
-            copied.append(f"{name} ({gone})")
+            copied.setdefault(_why(alike), []).append(f"{name} ({gone})")
         elif test:
             tested.append(f"{name} ({test})")
         else:
@@ -295,11 +324,11 @@ def _without_images(
         problems.append(
             f"{_classes(len(tested))} images in the given test part only: {some(tested)}"
         )
-    if copied:
-        problems.append(
-            f"{_classes(len(copied))} no training image left, as each has a copy in the {_GIVEN}, "
-            f"where it stays: {some(copied)}"
-        )
+    problems += [
+        f"{_classes(len(names))} no training image left, as each has {why} in the {_GIVEN}, "
+        f"where it stays: {some(names)}"
+        for why, names in copied.items()
+    ]
     return problems
 
 
@@ -323,6 +352,14 @@ def missing_classes(
         f"the {whose}{part} part has no image of {len(missing)} of {len(classes)} classes and says "
         f"nothing of them: {some(missing)}"
     )
+
+
+def _like(alike: int) -> str:
+    return "copies, or of the groups, of images of" if alike else "copies of"
+
+
+def _why(alike: int) -> str:
+    return "a copy or an image of its group" if alike else "a copy"
 
 
 def _classes(count: int) -> str:

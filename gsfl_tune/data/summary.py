@@ -51,6 +51,7 @@ def summary_of(dataset: Any, geometry: Geometry, shots: int | None) -> dict[str,
         "split_notices": dataset.split_notices,
         "split_measured": dataset.split_measured,
         "split_optimistic": optimistic(dataset.split_measured),
+        "left_out_of_groups": dataset.duplicates.strayed,
         "broken": [{"path": image.path, "reason": image.reason} for image in dataset.broken],
         "duplicates": {
             "groups": dataset.duplicates.groups,

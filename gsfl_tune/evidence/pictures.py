@@ -230,6 +230,7 @@ def wrong_picture(
     squares: Sequence[NDArray[np.uint8]],
     true: str,
     predicted: str,
+    among: Sequence[tuple[int, int]],
     further: dict[str, Any],
 ) -> Picture:
     """Draws a wrong test image beside the nearest training images of both classes.
@@ -240,6 +241,8 @@ def wrong_picture(
         squares: The image, and the training images of the predicted and of the true class.
         true: Name of its class.
         predicted: Name of the predicted class.
+        among: Of the predicted and of the true class, the number of training images that were
+            compared, and that of all there are.
         further: Further keys for ``evidence.json``: ``image``, ``confidence``.
     """
     frames = [_MISTAKEN, (255, 255, 255), (255, 255, 255)]
@@ -249,11 +252,17 @@ def wrong_picture(
         _save(_grid([row]), folder, f"wrong-{number:02d}", _ROW_BYTES),
         f"{true}, predicted as {predicted}",
         f"Left: a test image of {true}, predicted as {predicted} with "
-        f"{100 * further['confidence']:.1f} %. Middle: the nearest training image of {predicted}. "
-        f"Right: that of {true}.",
+        f"{100 * further['confidence']:.1f} %. Middle: {_nearest(predicted, *among[0])}. "
+        f"Right: {_nearest(true, *among[1])}.",
         [true, predicted],
         further,
     )
+
+
+def _nearest(name: str, compared: int, there: int) -> str:
+    if compared == there:
+        return f"the nearest of all {there:,} training images of {name}"
+    return f"the nearest of {compared:,} of the {there:,} training images of {name}"
 
 
 def jpeg(image: Image.Image, most: int = MOST_BYTES) -> bytes:

@@ -16,8 +16,9 @@ from gsfl_tune.evidence.trained import TrainedModel
 # Wrong images that are listed, and those that are drawn.
 MOST_LISTED = 2000
 MOST_SHOWN = 24
-# Training images of a class that the nearest one is looked for among.
-_PER_CLASS = 30
+# Most training images of a class among which the nearest one is looked for: each is sent through
+# a trained backbone; the features of a frozen one are cached.
+_OF_TRAINED, _OF_FROZEN = 30, 500
 
 Positions = NDArray[np.int64]
 
@@ -70,7 +71,7 @@ def wrong_pictures(
 ) -> list[Picture]:
     """Draws the surest wrong images, each beside the nearest training images of both classes.
 
-    Nearest is by the cosine of the discriminative parts.
+    Nearest is by the cosine of the discriminative parts. The caption says among how many images.
 
     Args:
         folder: ``RUN/evidence``.
@@ -86,11 +87,15 @@ def wrong_pictures(
     parts = _unit(model.latents("test", ascending).discriminative)
     parts = parts[np.searchsorted(ascending, asked)]
     wanted = {each[key] for each in shown for key in ("label", "predicted")}
+    most = _OF_TRAINED if model.finetuned else _OF_FROZEN
     # With `data.shots` no model was trained on the validation images of the pool.
     trained = dataset.final_index
-    index = trained[candidates(dataset.pool.labels[trained], wanted)]
+    index = trained[candidates(dataset.pool.labels[trained], wanted, most)]
     known = _unit(model.latents("pool", index).discriminative)
     labels = dataset.pool.labels[index]
+    count = len(dataset.classes)
+    searched = np.bincount(labels, minlength=count).tolist()
+    there = np.bincount(dataset.pool.labels[trained], minlength=count).tolist()
     squares = dataset.test.gather(asked)
     pictures = []
     for number, (each, part, square) in enumerate(zip(shown, parts, squares, strict=True), 1):
@@ -102,16 +107,17 @@ def wrong_pictures(
             row.append(dataset.pool.gather(nearest)[0])
         true, said = dataset.classes[each["label"]], dataset.classes[each["predicted"]]
         further = {key: each[key] for key in ("image", "confidence")}
-        pictures.append(wrong_picture(folder, number, row, true, said, further))
+        among = [(searched[each[key]], there[each[key]]) for key in ("predicted", "label")]
+        pictures.append(wrong_picture(folder, number, row, true, said, among, further))
     return pictures
 
 
-def candidates(labels: Positions, wanted: set[int]) -> Positions:
-    """Returns positions of some images of each wanted class, evenly spread, ascending."""
+def candidates(labels: Positions, wanted: set[int], most: int) -> Positions:
+    """Returns positions of at most so many images of each wanted class, evenly spread."""
     found = []
     for label in sorted(wanted):
         own = np.flatnonzero(labels == label)
-        places = np.linspace(0, len(own) - 1, min(_PER_CLASS, len(own))).round().astype(np.int64)
+        places = np.linspace(0, len(own) - 1, min(most, len(own))).round().astype(np.int64)
         found.append(own[places])
     return np.sort(np.concatenate(found))
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from gsfl_tune.data.sources._names import as_utf8
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.predictor import Prediction
+from gsfl_tune.export.prediction import Prediction
 
 # Rows per group of a Parquet file, which are held in memory.
 _GROUP = 4096

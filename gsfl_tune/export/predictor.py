@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.export.match_classes import match_classes
 from gsfl_tune.export.neighbours import Neighbour, Neighbours, unit_parts
+from gsfl_tune.export.prediction import Prediction
 from gsfl_tune.export.read_images import ImageError, ImageSource, images_of, named_square
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
 from gsfl_tune.export.thresholds import parse_threshold
@@ -30,30 +31,6 @@ from gsfl_tune.training.metrics import classification_metrics
 
 if TYPE_CHECKING:
     from gsfl_tune.models import Network
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Holds the most probable classes of one image, most probable first.
-
-    Attributes:
-        path: The image.
-        classes: Names of the classes.
-        probabilities: Their probabilities.
-        unknown: Whether the first is below the requested threshold; None without one.
-    """
-
-    path: str
-    classes: list[str]
-    probabilities: list[float]
-    unknown: bool | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values; ``unknown`` only if there was a threshold."""
-        content = asdict(self)
-        if self.unknown is None:
-            del content["unknown"]
-        return content
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def _by_features(
     dataset: Dataset, workspace: Workspace, config: Config
 ) -> tuple[list[Issue], list[str]]:
     """Finds wrong labels and outliers, and says how reliable they are."""
-    # Images in no part are copies of images in a part and need no further check.
+    # Images in no part are left out because of images in a part, and need no further check.
     images = Images(listed_images(dataset).parts[:2], dataset.classes)
     plain = config.model_copy(
         update={"model": config.model.model_copy(update={"pooling": "average"})}

@@ -15,6 +15,7 @@ from gsfl_tune.report.files import CONTROL, SEARCH, RunFiles
 from gsfl_tune.report.importance import Importances, importances
 from gsfl_tune.report.rungs import Rung, pretraining_rungs, rung_epochs, rungs
 from gsfl_tune.report.slots import Timeline, timeline
+from gsfl_tune.report.training import TrainingCurves
 from gsfl_tune.report.trials import TrialRecord, best_so_far
 from gsfl_tune.run.manifest import SPACE_CHANGED
 
@@ -91,7 +92,12 @@ class SearchCharts:
             "trials": [self._trial(trial) for trial in self.trials],
             "best": self._best(),
             "importances": [
-                {"title": title, "shares": [[name, _short(share)] for name, share in found.shares]}
+                {
+                    "title": title,
+                    "shares": [[name, _short(share)] for name, share in found.shares],
+                    "strength": found.strength,
+                    "verdict": found.verdict,
+                }
                 for title, found in self.importances
             ],
             "timeline": self._timeline(),
@@ -178,7 +184,9 @@ class SearchCharts:
         }
 
 
-def page_data(files: RunFiles, search: SearchCharts) -> dict[str, Any]:
+def page_data(
+    files: RunFiles, search: SearchCharts, training: TrainingCurves | None
+) -> dict[str, Any]:
     """Returns everything that the script needs."""
     results = files.results.results
     probes, _ = files.part("probes")
@@ -186,6 +194,7 @@ def page_data(files: RunFiles, search: SearchCharts) -> dict[str, Any]:
     calibration, _ = files.part("calibration")
     return {
         "search": search.to_json(),
+        "training": None if training is None else training.to_json(),
         "models": models_chart(results) if results else None,
         "classes": model.class_names(files),
         "groups": [model.groups_of(files).get(name) for name in model.class_names(files)],

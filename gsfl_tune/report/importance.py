@@ -18,6 +18,8 @@ MOST = 1000
 TREES = 128
 # Out-of-bag R^2 from which importances are reliable, or usable as a hint.
 RELIABLE, USABLE = 0.5, 0.15
+# Opacity of bars that are a hint, or not reliable.
+HINT, FAINT = 0.6, 0.3
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Importances:
         if self.explained >= USABLE:
             return "only a hint"
         return "not reliable: the forest cannot predict trials that it has not seen"
+
+    @property
+    def strength(self) -> float:
+        """Returns the opacity at which bars may be drawn: none that means little looks strong."""
+        if self.explained >= RELIABLE:
+            return 1.0
+        return HINT if self.explained >= USABLE else FAINT
 
 
 def importances(

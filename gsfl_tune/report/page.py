@@ -24,11 +24,20 @@ from gsfl_tune.report.files import RunFiles, read_run
 from gsfl_tune.report.pictures import load_pictures
 from gsfl_tune.report.rungs import rank_correlations, values_by_rung
 from gsfl_tune.report.tables import duration, show
+from gsfl_tune.report.training import training_curves
 from gsfl_tune.report.trials import failures
 from gsfl_tune.report.wrong import wrong_images
 from gsfl_tune.run import RunDirectory, write_text
 
-SCRIPTS = ("draw.js", "search.js", "parallel.js", "matrix.js", "model.js", "page.js")
+SCRIPTS = (
+    "draw.js",
+    "search.js",
+    "training.js",
+    "parallel.js",
+    "matrix.js",
+    "model.js",
+    "page.js",
+)
 
 
 def write_report(run: str | Path, target: Path | None = None) -> Path:
@@ -60,6 +69,7 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
     """
     style, script = static("report.css"), "\n".join(map(static, SCRIPTS))
     search = SearchCharts(files)
+    training = training_curves(files)
     pictures = load_pictures(files.run.path, files.part("pictures")[0])
     return (
         environment()
@@ -73,13 +83,14 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
             policy=policy(script, live=live),
             style=Markup(style),
             script=Markup(script),
-            data=embedded(page_data(files, search)),
+            data=embedded(page_data(files, search, training)),
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"),
             version=version("gsfl-tune"),
             run_path=str(files.run.path),
             answer=answer(files),
             score_titles=tuple(METRIC_TITLES.values()),
             search=search,
+            training=training,
             correlations=rank_correlations(values_by_rung(search.trials)) if search.rungs else [],
             failures=failures(files.trials),
             trials=files.trials,

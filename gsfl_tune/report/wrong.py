@@ -24,10 +24,11 @@ class WrongRow:
 
 @dataclass(frozen=True)
 class WrongImages:
-    """Holds the listed wrong answers, and the number of all of them."""
+    """Holds the wrong answers of the table, how many evidence.json has, and how many there are."""
 
     rows: list[WrongRow]
     count: int
+    stored: int
 
 
 def wrong_images(files: RunFiles) -> WrongImages | None:
@@ -50,4 +51,4 @@ def wrong_images(files: RunFiles) -> WrongImages | None:
         )
         for each in found["images"][:MOST_ROWS]
     ]
-    return WrongImages(rows, int(found["count"]))
+    return WrongImages(rows, int(found["count"]), len(found["images"]))

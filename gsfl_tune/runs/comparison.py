@@ -85,6 +85,14 @@ class Pair:
     seeds: tuple[int, int] = (0, 0)
     refused: str = ""
 
+    def __repr__(self) -> str:
+        if self.difference is None:
+            return f"Pair({self.name} and {self.against}, refused)"
+        interval = self.difference.interval
+        low, high = (f"{100 * value:+.1f}" for value in (interval.low, interval.high))
+        points = f"{100 * self.difference.mean:+.1f} points ({low} to {high})"
+        return f"Pair({self.name} minus {self.against}, {points}, {self.images} images)"
+
     @property
     def sentence(self) -> str:
         """Says what is shown."""

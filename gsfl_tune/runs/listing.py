@@ -53,6 +53,13 @@ class RunSummary:
     left: float | None = None
     problem: str = ""
 
+    def __repr__(self) -> str:
+        test = "" if self.test is None else f", test {100 * self.test:.1f} %"
+        trials = f"{sum(self.trials.values())} trials"
+        return (
+            f"RunSummary({str(self.path)!r}, {self.state}, {trials}, best {self.best_text}{test})"
+        )
+
     @property
     def best_text(self) -> str:
         """Returns the best value for people, with its name unless it is the accuracy."""

@@ -156,6 +156,23 @@ class Run:
         """
         return plots.curves(self._files, _numbers(trials), _size(size))
 
+    def plot_training(
+        self, trial: int | None = None, *, size: tuple[float, float] = (7.0, 5.0)
+    ) -> plots.Plot:
+        """Draws the losses of training and validation in one plot, the accuracy below.
+
+        Args:
+            trial: Number of a trial of the search; default: the winner, or while there is none
+                the best finished trial.
+            size: Width and height in inches.
+
+        Raises:
+            UserError: If there is no such trial, or nothing to draw.
+        """
+        if trial is not None:
+            whole(trial, "Run.plot_training: trial", 0)
+        return plots.training(self._files, trial, _size(size))
+
     def plot_best(self, *, size: tuple[float, float] = _SIZE) -> plots.Plot:
         """Draws the best value by the time of the search.
 
@@ -223,13 +240,16 @@ class Run:
             from IPython.display import display
         except ImportError as error:
             raise UserError("Run.live: needs IPython, as in a notebook") from error
+        running = self.state.name == "running"
         about = display(self, display_id=True)
         drawn = display(self._picture(), display_id=True)
-        while about is not None and self.state.name == "running":
+        while about is not None and running:
             try:
                 time.sleep(every)
             except KeyboardInterrupt:
                 return
+            # Before the drawing: what is drawn last is the state after the end.
+            running = self.state.name == "running"
             about.update(self)
             drawn.update(self._picture())
 

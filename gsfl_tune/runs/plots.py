@@ -17,6 +17,7 @@ from gsfl_tune.report import model
 from gsfl_tune.report.charts import SearchCharts
 from gsfl_tune.report.files import SEARCH, RunFiles
 from gsfl_tune.report.importance import FEWEST, importances
+from gsfl_tune.report.training import training_curves
 from gsfl_tune.report.trials import TrialRecord
 
 # The colours of the report, which people with a colour vision deficiency can tell apart.
@@ -67,6 +68,56 @@ def curves(files: RunFiles, numbers: Collection[int] | None, size: tuple[float, 
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _metric_axis(axes, files.results.metric)
+    return figure
+
+
+def training(files: RunFiles, number: int | None, size: tuple[float, float]) -> Plot:
+    """Draws training and validation loss in one plot, and below it the validation accuracy.
+
+    Args:
+        files: The run.
+        number: The trial; None for the winner, or the best finished trial while there is none.
+        size: Width and height in inches.
+
+    Raises:
+        UserError: If there is no such trial, or it has trained no epoch.
+    """
+    if number is not None:
+        _trials(files, [number])
+    found = training_curves(files, number)
+    if found is None:
+        which = "no trial has finished yet" if number is None else f"trial {number} has no epochs"
+        raise UserError(f"{files.run.path}: {which}, or its epochs.jsonl is not in the directory")
+    figure = Plot(figsize=size, dpi=100, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    drawn = [
+        ("training loss", found.train, COLOURS["COMPLETE"], "-"),
+        ("its cross-entropy alone", found.cross_entropy, COLOURS["COMPLETE"], ":"),
+        ("validation loss", found.validation, COLOURS["FAIL"], "--"),
+    ]
+    mark = "." if len(found.epochs) <= 60 else ""
+    for label, values, colour, style in drawn:
+        points = [(e, v) for e, v in zip(found.epochs, values, strict=False) if v is not None]
+        if points:
+            above.plot(*zip(*points, strict=True), style, marker=mark, color=colour, label=label)
+    above.legend(frameon=False, fontsize=9)
+    above.set_ylabel("loss")
+    accuracy = [(e, v) for e, v in zip(found.epochs, found.accuracy, strict=True) if v is not None]
+    if accuracy:
+        below.plot(*zip(*accuracy, strict=True), "--", marker=mark, color=COLOURS["FAIL"])
+    _metric_axis(below, "validation/accuracy")
+    below.set_xlabel("epoch")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    above.grid(axis="y", alpha=0.25)
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+        for first, _ in found.stages[1:]:
+            axes.axvline(first - 0.5, color="#8b95a1", linewidth=1, linestyle=":")
+    for first, name in found.stages[1:]:
+        above.annotate(
+            f" {name}", (first - 0.5, 1), xycoords=("data", "axes fraction"), fontsize=8, va="top"
+        )
+    above.set_title(f"trial {found.trial}", loc="left", fontsize=10)
     return figure
 
 
@@ -122,7 +173,7 @@ def importance(files: RunFiles, rung: int | None, size: tuple[float, float]) -> 
     figure, axes = _figure(size)
     names = [name for name, _ in found.shares][::-1]
     shares = [max(0.0, share) for _, share in found.shares][::-1]
-    axes.barh(names, shares, color=COLOURS["COMPLETE"])
+    axes.barh(names, shares, color=COLOURS["COMPLETE"], alpha=found.strength)
     for place, share in enumerate(shares):
         axes.annotate(f" {share:.2f}", (share, place), va="center", fontsize=9)
     axes.set_xlabel("loss of R² when it is shuffled")

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -320,6 +321,12 @@ def test_without_a_budget_steps_are_timed_or_nothing_is_said(tmp_path, capsys, m
     assert set(found["parts"]) == {"preparation", "search", "finals", "evidence"}
     assert all(seconds > 0 for seconds in found["parts"].values())
     assert found["money"] == pytest.approx(2 * 2 * found["seconds"] / 3600, abs=0.01)
+    (epoch,) = found["epoch_seconds"].items()
+    assert epoch[0] == "head"
+    assert 0 < 4 * epoch[1] <= found["training_seconds"] + 0.1
+    assert main(["check", str(small), *words]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"an epoch head [\d.e-]+ s; \d+ s for a whole training", shown)
 
 
 def test_how_often_an_expensive_trial_is_tried(file, capsys):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gsfl_tune.evidence import wrong
 from gsfl_tune.evidence.wrong import MOST_LISTED, candidates, wrong_answers, wrong_pictures
 from gsfl_tune.training import Workspace
 from tests.evidence.conftest import retrain, small_config
@@ -53,7 +54,7 @@ def test_their_number_is_bounded_and_may_be_none():
 
 def test_training_images_are_those_of_the_wanted_classes():
     labels = np.repeat(np.arange(3), [50, 2, 7])
-    found = candidates(labels, {0, 1})
+    found = candidates(labels, {0, 1}, 30)
     assert np.all(np.diff(found) > 0)
     assert np.bincount(labels[found]).tolist() == [30, 2]
     assert {0, 49} <= set(found.tolist())
@@ -79,7 +80,7 @@ def test_rows_show_the_image_and_the_nearest_of_both_classes(workspace, retraine
     # The nearest by a loop over the candidates of the predicted class.
     each, row = found[0], np.asarray(Image.open(tmp_path / "wrong-01.jpg"), dtype=float)
     pool = workspace.dataset.pool
-    index = candidates(pool.labels, {each["predicted"], each["label"]})
+    index = candidates(pool.labels, {each["predicted"], each["label"]}, 500)
     asked = first.latents("test", np.array([each["image"]])).discriminative[0]
     best, nearest = -2.0, -1
     for place in index.tolist():
@@ -121,3 +122,29 @@ def test_with_shots_the_nearest_training_images_are_shots(cache_dir, tmp_path, m
     monkeypatch.setattr(type(first), "latents", latents)
     assert wrong_pictures(tmp_path / "evidence", first, dataset, found)
     assert set(compared) <= set(dataset.train_index.tolist())
+
+
+def test_captions_say_among_how_many_images_the_nearest_was_looked_for(
+    workspace, retrained, tmp_path, monkeypatch
+):
+    winner = retrained()
+    (first, *_) = winner.models(workspace, 1)
+    predictions = winner.predictions()[0]
+    found = wrong_answers(predictions.logits, predictions.labels, predictions.paths)["images"][:2]
+    dataset = workspace.dataset
+    there = np.bincount(dataset.pool.labels)
+    each = found[0]
+    said, true = dataset.classes[each["predicted"]], dataset.classes[each["label"]]
+    whole, _ = wrong_pictures(tmp_path, first, dataset, found)
+    # The features of a frozen backbone are cached: the whole class is looked through.
+    assert f"Middle: the nearest of all {there[each['predicted']]} training images of {said}. " in (
+        whole.caption
+    )
+    assert whole.caption.endswith(
+        f"Right: the nearest of all {there[each['label']]} training images of {true}."
+    )
+    monkeypatch.setattr(wrong, "_OF_FROZEN", 3)
+    some, _ = wrong_pictures(tmp_path, first, dataset, found)
+    assert some.caption.endswith(
+        f"Right: the nearest of 3 of the {there[each['label']]} training images of {true}."
+    )

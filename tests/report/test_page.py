@@ -127,7 +127,8 @@ def test_what_an_older_version_left_is_shown_with_a_word_about_it(whole, tmp_pat
 def test_every_picture_of_the_issue_is_there_with_what_would_be_bad(whole):
     page = page_of(whole)
     for name in (
-        "models", "curves", "best", "parallel", "importance", "slices", "rungs", "timeline",
+        "models", "curves", "training", "best", "parallel", "importance", "slices", "rungs",
+        "timeline",
         "classes", "confusion", "calibration", "risk", "map", "probes", "swap",
     ):  # fmt: skip
         text = page.text(f"fig-{name}")

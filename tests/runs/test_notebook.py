@@ -74,6 +74,32 @@ def test_curves_are_those_of_the_epochs(run):
     assert len(lines(run.plot_curves())) == 30
 
 
+def test_losses_of_training_and_validation_are_in_one_plot(run, maker):
+    figure = run.plot_training()
+    above, below = figure.axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in above.get_lines()}
+    epochs = run.epochs(run.winner.trial)
+    assert drawn == {
+        "training loss": list(epochs["train/loss"]),
+        "its cross-entropy alone": list(epochs["train/cross_entropy"]),
+        "validation loss": list(epochs["validation/nll"]),
+    }
+    (line,) = below.get_lines()
+    assert list(line.get_ydata()) == list(epochs["validation/accuracy"])
+    assert list(line.get_xdata()) == list(epochs["epoch"])
+    assert above.get_title(loc="left") == f"trial {run.winner.trial}"
+    other = run.plot_training(0).axes[0].get_lines()[0]
+    assert list(other.get_ydata()) == list(run.epochs(0)["train/loss"])
+    with pytest.raises(UserError, match="found trial 99, allowed 0 to 29"):
+        run.plot_training(99)
+
+
+def test_without_a_finished_trial_there_are_no_losses_to_draw(tmp_path):
+    begun = Run(RunMaker(tmp_path / "run").begin().path)
+    with pytest.raises(UserError, match="no trial has finished yet"):
+        begun.plot_training()
+
+
 def test_the_best_value_rises_to_the_best(run):
     (line,) = lines(run.plot_best())
     assert line[1] == sorted(line[1])

@@ -1,23 +1,52 @@
 // The confusion matrix: shades, numbers and names, one class in words; which wrong images are shown.
 
 const LEAST_CELL = 26; // pixels: a number and a name fit
-const MOST_NAMED = 40; // more classes are an overview; a class in words has names and numbers
+const SMALL_CELL = 18; // of a large matrix with names; of 200 classes it is as large as a phone can hold
+const MOST_NAMED = 40; // more classes are an overview first, and on demand with names in a box that scrolls
+const MOST_PIXELS = 4096; // of a side of a canvas
 
 function matrixChart(host, matrix) {
   host.replaceChildren();
   const count = matrix.labels.length;
+  const totals = new Array(count).fill(0);
+  for (const [row, , number] of matrix.cells) totals[row] += number;
+  const counts = new Map(matrix.cells.map(([row, column, number]) => [row * count + column, number]));
+  let choose = null;
+  const drawn = { matrix, totals, counts, choose: (row) => choose(row) };
+  matrixCanvas(host, drawn, count <= MOST_NAMED);
+  if (count > MOST_NAMED && !document.documentElement.classList.contains("printing")) largeMatrix(host, drawn);
+  choose = classInWords(host, matrix, totals, counts);
+}
+
+// All names and numbers, too large for a page: drawn when it is opened, in a box that scrolls.
+function largeMatrix(host, drawn) {
+  const key = `large ${host.dataset.chart}`;
+  const fold = html("details", { class: "matrix-large" }, host);
+  html("summary", {}, fold, "With all names and numbers");
+  const inner = html("div", {}, fold);
+  fold.addEventListener("toggle", () => {
+    memory[key] = fold.open;
+    if (fold.open && !inner.firstChild) matrixCanvas(inner, drawn, true);
+  });
+  fold.open = Boolean(memory[key]);
+}
+
+function matrixCanvas(host, { matrix, totals, counts, choose }, named) {
+  const count = matrix.labels.length;
   const width = Math.min(host.clientWidth, 620);
-  const named = count <= MOST_NAMED;
+  const small = count > MOST_NAMED;
   const longest = Math.max(...matrix.labels.map((label) => label.length));
-  const margin = named ? Math.min(170, 0.4 * width, 12 + 6.4 * longest) : 16;
-  const side = named ? Math.max(width, margin + count * LEAST_CELL) : width;
+  const margin = named ? Math.min(170, 0.4 * width, 12 + 6.8 * longest) : 16;
+  const side = named ? Math.max(width, margin + count * (small ? SMALL_CELL : LEAST_CELL)) : width;
   const cell = (side - margin) / count;
-  const scroll = html("div", { class: "scroll-x", tabindex: "0", role: "group", "aria-label": "Confusion matrix" }, host);
+  // A large one scrolls both ways inside the page.
+  const scroll = html("div", { class: small && named ? "scroll-y" : "scroll-x", tabindex: "0", role: "group",
+    "aria-label": "Confusion matrix" }, host);
   const box = html("div", { class: "matrix" }, scroll);
   box.style.width = `${side}px`;
   box.style.height = `${side}px`;
   const canvas = html("canvas", { "aria-hidden": "true" }, box);
-  const density = Math.min(3, window.devicePixelRatio || 1);
+  const density = Math.min(3, window.devicePixelRatio || 1, MOST_PIXELS / side);
   canvas.width = side * density;
   canvas.height = side * density;
   canvas.style.width = `${side}px`;
@@ -26,8 +55,6 @@ function matrixChart(host, matrix) {
   paint.scale(density, density);
   const css = getComputedStyle(document.documentElement);
   const colour = (name) => css.getPropertyValue(name).trim();
-  const totals = new Array(count).fill(0);
-  for (const [row, , number] of matrix.cells) totals[row] += number;
   paint.fillStyle = colour("--empty");
   paint.fillRect(margin, margin, side - margin, side - margin);
   for (const [row, column, number] of matrix.cells) {
@@ -60,8 +87,6 @@ function matrixChart(host, matrix) {
     paint.fillText("← true", 0, 0);
     paint.restore();
   }
-  const counts = new Map(matrix.cells.map(([row, column, number]) => [row * count + column, number]));
-  const choose = classInWords(host, matrix, totals, counts);
   const under = (event) => {
     const bounds = canvas.getBoundingClientRect();
     const column = Math.floor((event.clientX - bounds.left - margin) / cell);
@@ -168,7 +193,8 @@ charts.wrong = (host) => {
     for (const each of items) each.hidden = Boolean(chosen) && ![each.dataset.true, each.dataset.predicted].includes(chosen);
     const rows = items.filter((each) => each.tagName === "TR" && !each.hidden);
     const own = rows.filter((each) => each.dataset.true === chosen).length;
-    words.textContent = chosen ? `${own} of this class, ${rows.length - own} predicted as it` : "";
+    const listed = "bounded" in host.dataset ? ", of those listed" : "";
+    words.textContent = chosen ? `${own} of this class, ${rows.length - own} predicted as it${listed}` : "";
   };
   select.value = names.includes(memory.wrong) ? memory.wrong : "";
   select.addEventListener("change", () => {

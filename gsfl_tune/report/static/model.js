@@ -6,16 +6,28 @@ function deviation(std) {
   return std >= 0.0005 ? ` ± ${(100 * std).toFixed(1)}` : " ± < 0.1";
 }
 
+const LEAST_BAR = 13; // pixels: as wide as a line of a name is high
+const MOST_BARS = 1000; // with a name each
+
 charts.classes = (host, data) => {
   const rows = data.accuracy; // the worst first
-  // Names stand below the bars where these are as wide as a line is high.
-  const named = (host.clientWidth - 64) / rows.length >= 13;
+  host.replaceChildren();
+  // Names stand below the bars. Where these would be narrower than a line, the chart scrolls; paper cannot.
+  const fits = (host.clientWidth - 64) / rows.length >= LEAST_BAR;
+  const printing = document.documentElement.classList.contains("printing");
+  const named = fits || (rows.length <= MOST_BARS && !printing);
   const room = named ? Math.min(110, 14 + 6.8 * Math.max(...rows.map(([name]) => name.length))) : 0;
-  const frame = canvasFor(host, 240 + room, { left: 52, right: 12, top: 22, bottom: 34 + room });
+  const box = html("div", fits || !named ? {} : { class: "scroll-x", id: "classes-bars", tabindex: "0", role: "group",
+    "aria-label": "Accuracy by class" }, host);
+  const inner = html("div", {}, box);
+  if (named && !fits) inner.style.width = `${64 + LEAST_BAR * rows.length}px`;
+  const frame = canvasFor(inner, 240 + room, { left: 52, right: 12, top: 22, bottom: 34 + room });
   const x = linear(0, rows.length, frame.left, frame.right);
   const y = linear(0, 1, frame.bottom, frame.top);
-  axes(frame, { scale: x, ticks: [], label: `${rows.length} classes, the worst first` },
+  axes(frame, { scale: x, ticks: [] },
     { scale: y, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${100 * v} %`, label: "test accuracy" });
+  // At the left, where a box that scrolls begins.
+  svg("text", { x: frame.left, y: frame.height - 4, class: "name" }, frame.root, `${rows.length} classes, the worst first`);
   const width = (frame.right - frame.left) / rows.length;
   rows.forEach(([name, accuracy, worst, group], index) => {
     const bar = svg("rect", { x: x(index) + width * 0.08, width: Math.max(0.7, width * 0.84), y: y(accuracy),
@@ -172,7 +184,7 @@ charts.map = (host, data) => {
 };
 
 // Pairs of bars with a line for chance.
-function barPairs(host, rows, chanceOf, series) {
+function barPairs(host, rows, chanceOf, series, strength = null) {
   if (!rows.length) {
     host.textContent = "There were no images for this measurement.";
     return;
@@ -193,7 +205,7 @@ function barPairs(host, rows, chanceOf, series) {
       if (!found) return;
       const y = top + position * 22;
       const bar = svg("rect", { x: frame.left, y, width: Math.max(1, x(found.mean) - frame.left), height: 18, rx: 2,
-        fill: colour }, frame.root);
+        fill: colour, opacity: strength }, frame.root);
       tooltip(bar, `${row.name}, ${name}: ${percentText(found.mean)}${deviation(found.std)}`);
       if (found.std) {
         svg("line", { x1: x(Math.max(0, found.mean - found.std)), x2: x(Math.min(1, found.mean + found.std)), y1: y + 9, y2: y + 9,
@@ -234,5 +246,6 @@ charts.swap = (host, data) => {
   ].filter((row) => row.own);
   const series = [["own", "follows the part that should carry it (group: s, class: d)", "var(--finished)"]];
   if (rows.some((row) => row.other)) series.push(["other", "follows the other part", "var(--pruned)"]);
-  barPairs(host, rows, (row) => row.chance, series);
+  // A judge that is wrong on most real images judges nothing.
+  barPairs(host, rows, (row) => row.chance, series, swap.judge_accuracy < 0.5 ? 0.3 : null);
 };

@@ -163,8 +163,9 @@ charts.importance = (host, data) => {
         frame.root, clipped(shortName(name), left - 8));
       tooltip(text, name);
       const bar = svg("rect", { x: frame.left, y: y + 3, width: Math.max(1, x(Math.max(0, share)) - frame.left),
-        height: 16, rx: 2, fill: "var(--finished)" }, frame.root);
-      tooltip(bar, `${name}: R² falls by ${share.toFixed(3)} when it is shuffled`);
+        height: 16, rx: 2, fill: "var(--finished)", opacity: block.strength < 1 ? block.strength : null }, frame.root);
+      const doubt = block.strength < 1 ? `\n(${block.verdict})` : "";
+      tooltip(bar, `${name}: R² falls by ${share.toFixed(3)} when it is shuffled${doubt}`);
       svg("text", { x: x(Math.max(0, share)) + 6, y: y + 15 }, frame.root, share.toFixed(2).replace("-0.00", "0.00"));
     });
   }
@@ -302,9 +303,17 @@ charts.pareto = (host, data) => {
   const path = sorted.map((point, index) => `${index ? "L" : "M"}${x(point[cost])},${y(point.accuracy)}`).join("");
   svg("path", { d: path, fill: "none", stroke: "var(--finished)", "stroke-width": 1.5 }, frame.root);
   for (const point of sorted) {
-    const dot = mark(frame.root, 0, x(point[cost]), y(point.accuracy), 5, { fill: "var(--finished)" });
+    // Hollow: its place from left to right is not certain.
+    const hollow = cost === "latency_ms" && point.latency_reliable === false;
+    const dot = mark(frame.root, 0, x(point[cost]), y(point.accuracy), 5, {
+      fill: hollow ? "var(--card)" : "var(--finished)", stroke: "var(--finished)", "stroke-width": 1.6 });
     const doubt = point.latency_reliable === false ? DOUBT : "";
     if (doubt) unsure(x(point[cost]), y(point.accuracy));
     tooltip(dot, `trial ${point.trial}: ${percentText(point.accuracy)} at ${numberText(point[cost])} ${cost}${doubt}`);
+  }
+  if (cost === "latency_ms" && sorted.some((point) => point.latency_reliable === false)) {
+    legend(host, [[
+      (root) => mark(root, 0, 13, 6, 4.5, { fill: "var(--card)", stroke: "var(--finished)", "stroke-width": 1.6 }),
+      "latency not reliable"]]);
   }
 };

@@ -20,6 +20,8 @@ class Estimate:
         gpus: GPUs of each of them; a share of one below 1.
         seconds: Time of the whole run.
         parts: Seconds of its parts, where they are known.
+        epochs: Seconds of an epoch of each stage with the defaults, where steps were timed.
+        training: Seconds of one training to its end with the defaults; None if unknown.
     """
 
     basis: Basis
@@ -27,6 +29,8 @@ class Estimate:
     gpus: float
     seconds: float
     parts: dict[str, float] = field(default_factory=dict)
+    epochs: dict[str, float] = field(default_factory=dict)
+    training: float | None = None
 
     @property
     def hours(self) -> float:
@@ -63,6 +67,8 @@ class Estimate:
             "gpus_per_slot": self.gpus,
             "seconds": round(self.seconds, 1),
             "parts": {name: round(seconds, 1) for name, seconds in self.parts.items()},
+            "epoch_seconds": {name: float(f"{each:.4g}") for name, each in self.epochs.items()},
+            "training_seconds": None if self.training is None else round(self.training, 1),
             "slot_hours": round(self.slot_hours, 4),
             "gpu_hours": round(self.gpu_hours, 4),
             "price_per_slot_hour": price,
@@ -125,4 +131,8 @@ def of_prices(
         ),
         "evidence": evidence,
     }
-    return Estimate("measured", slots, gpus, sum(parts.values()), parts)
+    priced = {"head": (head, prices.head_epoch), "finetune": (finetune, prices.finetune_epoch)}
+    by_stage = {name: seconds for name, (count, seconds) in priced.items() if count and seconds}
+    return Estimate(
+        "measured", slots, gpus, sum(parts.values()), parts, epochs=by_stage, training=training
+    )

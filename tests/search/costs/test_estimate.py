@@ -46,6 +46,18 @@ def test_parts_by_hand():
     assert found.gpu_hours == pytest.approx(2 * found.seconds / 3600)
 
 
+def test_an_epoch_of_each_stage_has_its_seconds():
+    found = estimate()
+    assert (found.epochs, found.training) == ({"head": 1.0, "finetune": 3.0}, 36)
+    told = found.to_json()
+    assert (told["epoch_seconds"], told["training_seconds"]) == (found.epochs, 36)
+    frozen = of_prices(
+        PRICES, asked(), trials=4, epochs=(10, 0), finals=(1, 1), slots=1, gpus=0
+    )  # fmt: skip
+    assert (frozen.epochs, frozen.training) == ({"head": 1.0}, 12)
+    assert of_budget(3600, slots=1, gpus=0).to_json()["epoch_seconds"] == {}
+
+
 def test_what_changes_it():
     one = estimate()
     assert estimate(grace=None).parts["search"] == pytest.approx(one.parts["search"] / SURVIVING)

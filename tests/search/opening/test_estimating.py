@@ -37,6 +37,15 @@ def test_every_part_of_a_run_has_a_time(found) -> None:
     assert found.hours < 1
 
 
+def test_an_epoch_of_each_stage_was_timed(found) -> None:
+    config = experiment(*OVERRIDES).defaults().training
+    stages = {"head": config.head.epochs, "finetune": config.finetune.epochs}
+    stages = {name: count for name, count in stages.items() if count}
+    assert set(found.epochs) == set(stages)
+    epochs = sum(count * found.epochs[name] for name, count in stages.items())
+    assert 0 < epochs <= 1.001 * found.training
+
+
 def test_more_trials_take_a_longer_search_and_the_same_preparation(found, cache_dir: Path) -> None:
     many = experiment(*OVERRIDES[:1], "search.trials=1200")
     longer = measured(many, Slots(cpu=1, gpu=0, count=2), cache_dir)
