@@ -193,6 +193,8 @@ class _Taker:
         return taken
 
     def _folds(self, free: list[int], share: float, purpose: str) -> set[Hashable]:
+        if not free:  # all were left out because of the given parts
+            return set()
         from sklearn.model_selection import StratifiedGroupKFold
 
         labels = [self._labels[position] for position in free]

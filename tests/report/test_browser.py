@@ -112,7 +112,7 @@ def test_a_latency_of_a_busy_machine_has_a_question_mark_in_the_chart(visit, tmp
     assert marks.all_text_contents() == ["?"] * 4
     data = here.page.evaluate("JSON.parse(document.querySelector('#run-data').textContent)")
     doubtful = [p for p in data["search"]["pareto"] if not p["latency_reliable"]]
-    dots = here.page.locator("#fig-pareto svg path[fill='var(--finished)']:not([opacity])")
+    dots = here.page.locator("#fig-pareto svg").first.locator("path[stroke-width='1.6']")
     tips = []
     for place in range(dots.count()):
         dots.nth(place).hover()
