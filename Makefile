@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 RESUME = $(if $(wildcard $(DEMO)/run.json),--resume)
 
-# Where it is set, every process that a search or a test starts compiles the whole package anew.
+# Where it is set, every process that a search or a test starts compiles anew what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo docs test test-all gpu-smoke lint format install clean

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+from pyarrow import fs
+
 BUCKET = "bucket"
 
 
@@ -39,6 +42,16 @@ class S3Server:
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def file_system(self, **options: bool) -> fs.S3FileSystem:
+        return fs.S3FileSystem(
+            access_key="testing",
+            secret_key="testing",
+            region="us-east-1",
+            endpoint_override=self.endpoint.removeprefix("http://"),
+            scheme="http",
+            **options,
+        )
 
     def requests(self) -> list[Request]:
         """What was answered so far, the mood permitting."""
@@ -79,7 +92,8 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
+def s3_server(folder: Path, monkeypatch: pytest.MonkeyPatch | None = None) -> Iterator[S3Server]:
+    """Starts a server with a bucket; with `monkeypatch`, clients in this process find it."""
     mood = folder / "mood"
     mood.write_text("")
     process = subprocess.Popen(
@@ -88,17 +102,10 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     try:
         assert process.stdout is not None
         server = S3Server(process, f"http://127.0.0.1:{int(process.stdout.readline())}", mood)
-        from pyarrow import fs
-
-        system = fs.S3FileSystem(
-            access_key="testing",
-            secret_key="testing",
-            region="us-east-1",
-            endpoint_override=server.endpoint.removeprefix("http://"),
-            scheme="http",
-            allow_bucket_creation=True,
-        )
-        system.create_dir(BUCKET)
+        server.file_system(allow_bucket_creation=True).create_dir(BUCKET)
+        if monkeypatch is not None:
+            for name, value in server.environment.items():
+                monkeypatch.setenv(name, value)
         yield server
     finally:
         process.kill()

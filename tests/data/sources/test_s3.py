@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import webdataset
-from pyarrow import fs
 
 from gsfl_tune.data import prepare
 from gsfl_tune.data.sources import detect_source
@@ -35,13 +34,7 @@ def put(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Writes an object to a place of its own in the bucket, and the same file to a folder."""
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    system = fs.S3FileSystem(
-        access_key="testing",
-        secret_key="testing",
-        region="us-east-1",
-        endpoint_override=server.endpoint.removeprefix("http://"),
-        scheme="http",
-    )
+    system = server.file_system()
 
     def write(name: str, value: bytes) -> str:
         local = tmp_path / "local" / name

@@ -17,9 +17,7 @@ from tests.s3 import BUCKET, S3Server, s3_server
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with s3_server(tmp_path) as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
+    with s3_server(tmp_path, monkeypatch) as server:
         yield server
 
 
