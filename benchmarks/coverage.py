@@ -309,6 +309,7 @@ def _kept(folder: Path | None, name: str, make: Callable[[], Iterable[Table]]) -
         return [each.astype(np.float64) for each in np.load(file)]
     made = list(make())
     if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, np.stack(made).astype(bool))
     return made
 
