@@ -15,7 +15,6 @@ from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
 from gsfl_tune.report.trials import doubt
 from gsfl_tune.run.further import further_rows
-from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import Interval, Outcome, Results, Score
 from gsfl_tune.run.verdict import ahead, best_on_validation, first_card
 
