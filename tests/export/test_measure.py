@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
+import numpy as np
+
+from gsfl_tune.activity import current
 from gsfl_tune.cli.export import _table
 from gsfl_tune.export.card import export_section
-from gsfl_tune.export.measure import Latency, Measurement, doubts, text_table
+from gsfl_tune.export.measure import Latency, Measurement, doubts, latency, text_table
 
 STEADY = Latency(1, 58.2, 60.0, 40, spread=0.02, others=0.1, cores=2, reliable=True)
 BUSY = Latency(32, 1907.3, 2900.1, 20, spread=1.4, others=1.8, cores=2, reliable=False)
@@ -42,3 +46,20 @@ def test_steady_times_are_facts_and_so_are_those_of_earlier_versions():
     row = Measurement.from_json(old)
     assert "?" not in text_table([row])
     assert doubts([row]) == ""
+
+
+def test_batches_that_are_timed_are_counted_aloud():
+    """Measuring an ONNX file took minutes without a word."""
+    said = []
+
+    class Listening:
+        """A network that hears what is said while it runs."""
+
+        def logits(self, squares: np.ndarray) -> Any:
+            if step := current():
+                said.append(step.text())
+
+    latency(Listening(), np.zeros((2, 8, 8, 3), np.uint8), batch=32, seconds=0.01)
+    assert said[0] == "timing batches of 32: 0/20 at least"
+    assert said[19] == "timing batches of 32: 19/20 at least"
+    assert current() is None
