@@ -27,7 +27,7 @@ class Verdict:
     Attributes:
         other: The other model.
         kind: ``better`` or ``worse`` if the interval on the test images and validation agree, and
-            the interval covers seeds; ``once`` if it covers one training each alone; ``disagree``
+            the interval covers seeds; ``once`` if it covers these trainings alone; ``disagree``
             if the interval excludes 0 but validation does not agree; ``open`` if the interval
             contains 0.
         difference: Winner minus other on the test images.
@@ -189,6 +189,13 @@ def _verdict(
             said = (
                 f"with this one seed the winner is {word} than the {title}; whether another "
                 "training is, too, is not known: not settled"
+            )
+        elif agrees and not interval.covers_seeds:
+            # Of an earlier version, or the other model was trained once.
+            kind = "once"
+            said = (
+                f"these trainings of the winner are {word} than the {title}, but the interval does "
+                "not cover what other seeds would change: not settled"
             )
         elif agrees:
             kind = "better" if better else "worse"

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from gsfl_tune.run.results import SEEDS_AND_IMAGES, Difference, Interval, Probe, Results, Score
+from gsfl_tune.run.results import (
+    IMAGES_ALONE,
+    SEEDS_AND_IMAGES,
+    Difference,
+    Interval,
+    Probe,
+    Results,
+    Score,
+)
 from gsfl_tune.run.verdict import ahead, best_on_validation, verdicts, words_of_ahead
 from tests.report.conftest import make_results, scores
 
@@ -49,6 +57,20 @@ def test_of_one_seed_it_is_said_that_it_is_one():
     assert single.kind == "once"
     assert "; with this one seed the winner is better than the control; " in single.sentence
     assert single.sentence.endswith("not known: not settled.")
+
+
+@pytest.mark.parametrize("method", [IMAGES_ALONE, "paired bootstrap over test images"])
+def test_an_interval_over_images_alone_settles_nothing_however_many_seeds_the_winner_has(method):
+    """Those of earlier versions exclude 0 in a third of the cases of equal models."""
+    results = compared(0.1, 0.05, 0.15, winner=0.8, control=0.7)
+    assert len(results.winner.seeds) == 3
+    interval = Interval(0.05, 0.15, method=method)
+    (found,) = verdicts(replace(results, difference=Difference(0.1, interval)))
+    assert found.kind == "once"
+    assert (
+        "the interval does not cover what other seeds would change: not settled." in found.sentence
+    )
+    assert "winner is better" not in found.sentence
 
 
 def test_a_probe_of_an_older_version_that_was_not_validated_settles_nothing():
