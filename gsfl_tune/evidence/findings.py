@@ -7,6 +7,7 @@ the one-sided bound at 95 %.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,17 +23,21 @@ from gsfl_tune.evidence.tested import SEVERITIES, Logits, Tested, aside, lowered
 from gsfl_tune.experiment.edges import range_end
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.experiment.space import Space
-from gsfl_tune.run.results import Finding, Results
+from gsfl_tune.run.results import Finding, Outcome, Results
 from gsfl_tune.run.verdict import (
     TITLES,
     Verdict,
     is_ahead,
+    points,
     sentence_of_ahead,
     validated,
     verdicts,
 )
 
 FEW_IMAGES = 200
+_TWO_SIDED = 1.96
+# A share of images: by less than this, validation above test changes nothing.
+_CLEARLY = 0.02
 
 
 def find(
@@ -110,7 +115,7 @@ def _of_comparisons(results: Results, tested: Tested) -> Iterator[Finding]:
     below = difference(_correct(tested.control, tested), _correct(tested.probe, tested))
     if below.interval.high < 0:
         covered = below.interval.covers_seeds
-        reason = "it was trained badly, so" if covered else "if it was trained badly,"
+        reason = "it is a weak rival, so" if covered else "if that holds for others,"
         yield Finding(
             "control_below_probe",
             lowered("warning", covered),
@@ -126,8 +131,8 @@ def _not_shown(verdict: Verdict, title: str) -> str:
     interval = verdict.difference.interval
     return (
         f"The winner is not shown to be better than the {title}: the interval of their difference, "
-        f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f} points, contains 0. More test "
-        "images and seeds, not more trials, would narrow it."
+        f"{points(interval.low)} to {points(interval.high)} points, contains 0. More test images "
+        "and seeds, not more trials, would narrow it."
     )
 
 
@@ -147,8 +152,8 @@ def _of_amount(results: Results, tested: Tested) -> Iterator[Finding]:
     if images < FEW_IMAGES:
         interval = results.winner.interval
         known = (
-            f": the winner's accuracy lies between {100 * interval.low:.1f} and "
-            f"{100 * interval.high:.1f} %"
+            f": the {100 * interval.level:.0f} % interval of the winner's accuracy is "
+            f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
             if interval
             else ""
         )
@@ -158,16 +163,27 @@ def _of_amount(results: Results, tested: Tested) -> Iterator[Finding]:
             {"images": images, "limit": FEW_IMAGES},
             f"Only {images} test images{known}.",
         )
-    chosen = results.winner.validation.get("accuracy")
-    interval = results.winner.interval
-    if chosen and interval and chosen.mean > interval.high + 0.02:
+    yield from _of_validation_above_test(results.winner)
+
+
+def _of_validation_above_test(winner: Outcome) -> Iterator[Finding]:
+    chosen, interval = winner.validation.get("accuracy"), winner.interval
+    if not chosen or not interval:
+        return
+    test = winner.test["accuracy"].mean
+    # Few validation images may lie above by chance, too. Runs of earlier versions do not tell how
+    # many there were.
+    count = winner.calibration.images if winner.calibration else 0
+    error = math.sqrt(chosen.mean * (1 - chosen.mean) / count) if count else 0.0
+    needed = math.hypot(interval.high - test, _TWO_SIDED * error) + _CLEARLY
+    if chosen.mean - test > needed:
         yield Finding(
             "validation_above_test",
             lowered("warning", interval.covers_seeds),
-            {"validation": chosen.mean, "test": results.winner.test["accuracy"].mean},
+            {"validation": chosen.mean, "test": test, "needed": needed},
             f"Validation accuracy ({100 * chosen.mean:.1f} %) is clearly above test accuracy "
-            f"({100 * results.winner.test['accuracy'].mean:.1f} %): the test images are harder, or "
-            f"the search has fitted the validation images.{aside(interval.covers_seeds)}",
+            f"({100 * test:.1f} %): the test images are harder, or the search has fitted the "
+            f"validation images.{aside(interval.covers_seeds)}",
         )
 
 

@@ -97,9 +97,10 @@ def _of_order(winner: Logits, labels: NDArray[np.int64]) -> Iterator[Finding]:
                 "unsure": float(unsure.mean()),
                 "needed": _ONE_SIDED * error,
             },
-            f"Confidence does not tell right from wrong: the surer half of the answers is wrong in "
-            f"{100 * sure.mean():.1f} %, the other half in {100 * unsure.mean():.1f} %. No "
-            "threshold (predict --threshold) helps.",
+            "Confidence is not seen to tell right from wrong: the surer half of the answers is "
+            f"wrong in {100 * sure.mean():.1f} %, the other half in {100 * unsure.mean():.1f} %, "
+            f"and up to {100 * _ONE_SIDED * error:.1f} points between them may come by chance. A "
+            "threshold (predict --threshold) may not help.",
         )
 
 

@@ -42,8 +42,8 @@ def of_curves(curves: Sequence[Sequence[float]], sign: float) -> Iterator[Findin
             "note",
             {"trials": len(falls), "of": len(known), "fall": float(np.mean(falls))},
             f"{len(falls)} of {len(known)} finished trials were better before their end, on "
-            f"average by {np.mean(falls):.3g}: they overfit. Fewer epochs or more dropout would "
-            "help.",
+            f"average by {np.mean(falls):.3g}, which is a sign of overfitting. Fewer epochs or "
+            "more dropout may help.",
         )
     rises = [_rise(each) for each in known]
     if min(rises) > 0:
@@ -75,7 +75,7 @@ def of_crossings(curves: Sequence[Sequence[float]], sign: float) -> Iterator[Fin
             {"correlation": correlation, "trials": len(known), "epoch": most // 2},
             f"Curves cross late: of {len(known)} finished trials the order at epoch {most // 2} "
             f"of the {most} of the last stage says nothing about that at the end (rank correlation "
-            f"{correlation:.2f}). A rung at or before it stops good trials by chance.",
+            f"{correlation:.2f}). A rung at or before it may stop good trials by chance.",
         )
 
 

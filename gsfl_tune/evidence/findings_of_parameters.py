@@ -65,7 +65,7 @@ def of_parameters(found: Explained | None) -> Iterator[Finding]:
             "note",
             {"parameter": name, "share": share / total, "trials": found.trials},
             f"Nearly all that the results depend on is {name} ({100 * share / total:.0f} % of the "
-            "importances): with a narrower range of it, a search would see the other parameters.",
+            "importances): with a narrower range of it, a search may see the other parameters.",
         )
     own = [(name, share) for name, share in found.shares if name.startswith(_OWN)]
     if own and max(share for _, share in own) < _NOTHING:
@@ -74,7 +74,7 @@ def of_parameters(found: Explained | None) -> Iterator[Finding]:
             "no_slope",
             "note",
             {"parameters": [name for name, _ in own], "largest": own[0][1], "limit": _NOTHING},
-            f"The results do not depend on {names}: shuffling their values costs the forest less "
-            f"than {_NOTHING} of its R² of {found.explained:.2f}. GSFL's terms do nothing on this "
-            "data, or nothing within these ranges.",
+            f"The results are not seen to depend on {names}: shuffling their values costs the "
+            f"forest less than {_NOTHING} of its R² of {found.explained:.2f}. GSFL's terms do "
+            "little on this data, or little within these ranges.",
         )

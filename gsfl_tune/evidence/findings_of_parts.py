@@ -57,9 +57,9 @@ def _of_shared_part(evidence: Mapping[str, Any]) -> Iterator[Finding]:
                 "shared_at_chance",
                 "severe",
                 {"accuracy": own, "chance": chance, "needed": needed, "images": images},
-                f"The shared part contains no group: a linear classifier of s predicts the group "
-                f"of {100 * own:.1f} % of the test images; always predicting the largest gets "
-                f"{100 * chance:.1f} %.",
+                f"The shared part is not seen to contain the groups: a linear classifier of s "
+                f"predicts the group of {100 * own:.1f} % of the test images, always predicting "
+                f"the largest {100 * chance:.1f} %, and {_by_chance(needed)}.",
             )
         else:
             yield from _as_random(rows["s"])
@@ -88,9 +88,9 @@ def _of_swap(swap: Mapping[str, Any], count: float, collapsed: bool) -> Iterator
                 "swap_class_at_chance",
                 "warning",
                 {"class_follows_discriminative": followed, "chance": chance, "needed": needed},
-                "The decoder takes nothing from the discriminative part: with s of another image "
+                "The decoder is not seen to use the discriminative part: with s of another image "
                 f"of the group the class follows d in {100 * followed:.1f} % of the pairs, a guess "
-                f"among the group's classes in {100 * chance:.1f} %.",
+                f"among the group's classes in {100 * chance:.1f} %, and {_by_chance(needed)}.",
             )
     followed, chance = swap.get("group_follows_shared"), swap.get("chance_group")
     if followed is not None and chance is not None and not collapsed:
@@ -100,9 +100,9 @@ def _of_swap(swap: Mapping[str, Any], count: float, collapsed: bool) -> Iterator
                 "swap_at_chance",
                 "warning",
                 {"group_follows_shared": followed, "chance": chance, "needed": needed},
-                "The decoder takes nothing from the shared part: with s of another image the group "
-                f"follows s in {100 * followed:.1f} % of the pairs, by chance in "
-                f"{100 * chance:.1f} %.",
+                "The decoder is not seen to use the shared part: with s of another image the group "
+                f"follows s in {100 * followed:.1f} % of the pairs, that of an unrelated image in "
+                f"{100 * chance:.1f} %, and {_by_chance(needed)}.",
             )
         else:
             yield from _from_discriminative(swap, count)
@@ -136,9 +136,9 @@ def _as_random(row: Mapping[str, Any]) -> Iterator[Finding]:
             "shared_as_random",
             "warning",
             {"groups": own["mean"], "random_groups": random["mean"], "needed": needed},
-            "The shared part predicts its groups no better than random ones of the same sizes "
-            f"({100 * own['mean']:.1f} % and {100 * random['mean']:.1f} %): it holds classes, or "
-            "nothing, but not what a group shares.",
+            "The shared part is not seen to predict its groups better than random ones of the same "
+            f"sizes ({100 * own['mean']:.1f} % and {100 * random['mean']:.1f} %; "
+            f"{_by_chance(needed)}): it may hold classes, or nothing, but not what a group shares.",
         )
 
 
@@ -157,8 +157,10 @@ def _of_groups(evidence: Mapping[str, Any], images: int) -> Iterator[Finding]:
             "errors_inside_at_chance",
             "warning",
             {"share": errors["share_inside"], "chance": expected, "needed": needed},
-            f"{100 * errors['share_inside']:.0f} % of the errors are inside a group, by chance "
-            f"{100 * expected:.0f} % would be: the groups do not hold the classes that look alike.",
+            f"{100 * errors['share_inside']:.0f} % of the errors are inside a group, "
+            f"{100 * expected:.0f} % are expected of any groups of these sizes, and "
+            f"{_by_chance(needed)}: it is not seen that the groups hold the classes that look "
+            "alike.",
         )
 
 
@@ -198,6 +200,11 @@ def _of_sizes(groups: Mapping[str, int]) -> Iterator[Finding]:
             {"groups": len(sizes), "single": single},
             f"{single} of {len(sizes)} groups hold one class: their shared part shares nothing.",
         )
+
+
+def _by_chance(needed: float) -> str:
+    """Returns the one-sided 95 % bound in words: below it nothing is shown, not even nothing."""
+    return f"up to {100 * min(1.0, needed):.1f} % may come by chance"
 
 
 def _part(evidence: Mapping[str, Any], name: str) -> Any:

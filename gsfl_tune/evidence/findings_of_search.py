@@ -87,8 +87,8 @@ def of_search(searched: Searched) -> Iterator[Finding]:
             "many_failed",
             "warning",
             {"failed": failed, "trials": count},
-            f"{failed} of {count} trials failed: parts of the space were not searched. `results` "
-            "and the report list the reasons.",
+            f"{failed} of {count} trials failed: parts of the space may not have been searched. "
+            "`results` and the report list the reasons.",
         )
 
 
@@ -106,9 +106,9 @@ def _of_rungs(searched: Searched) -> Iterator[Finding]:
             "rungs_do_not_agree",
             "warning",
             {"correlation": correlation, "trials": len(both)},
-            f"The first rung says nothing about the last one: of {len(both)} trials that reached "
-            f"both the rank correlation is {correlation:.2f}. Good trials may have been stopped by "
-            "chance; a longer search.scheduler.grace would help.",
+            f"Of the {len(both)} trials that reached both, the order at the first rung says "
+            f"nothing about that at the last one (rank correlation {correlation:.2f}). Good trials "
+            "may have been stopped by chance; a longer search.scheduler.grace may help.",
         )
 
 
@@ -132,9 +132,8 @@ def _of_values(searched: Searched) -> Iterator[Finding]:
             "best_from_the_start",
             "note",
             {"place": place + 1, "trials": len(values), "best": searched.sign * best},
-            f"The search found nothing better than trial {place + 1} of {len(values)}, in the "
-            "order in which they came to their end: the space has nothing better, or the sampler "
-            "does not find it.",
+            f"The best of the {len(values)} trials that came to their end was number {place + 1} "
+            "to do so: the space has nothing better, or the sampler does not find it.",
         )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.experiment.metrics import METRIC_TITLES
 from gsfl_tune.export.card_backbones import backbones_and_licences, streams, weights_words
-from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
 from gsfl_tune.export.pick_findings import told_ahead
 from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.results import Calibration, Results
@@ -346,48 +345,3 @@ def _unlabelled(config: Mapping[str, Any]) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"
-
-
-def _together(ensemble: Mapping[str, Any] | None) -> str:
-    if not ensemble:
-        return ""
-    seeds = ensemble["seeds"]
-    text = f"; the mean of the probabilities of {len(seeds)} seeds" if seeds else ""
-    if seeds and ensemble.get("calibrated"):
-        text += ", with the temperature and thresholds of `calibration` in `config.json`"
-    views = ["its four corners"] if ensemble.get("crops") else []
-    views += ["the mirror images"] if ensemble["flip"] else []
-    if views:
-        text += ", of each image" if text else "; the mean of the probabilities of the image"
-        text += f" and {' and '.join(views)}"
-    return text
-
-
-def export_section(
-    info: Mapping[str, Any], rows: Sequence[Measurement], program: str | None = None
-) -> str:
-    """Returns what an export adds to the card: the table, and how to read the file.
-
-    Args:
-        info: ``export`` of ``config.json``.
-        rows: The measurements.
-        program: A program that reads the file without this package.
-    """
-    conditions, parity = info["conditions"], info["parity"]
-    parts = [
-        "## This export",
-        f"`{info['format']}`, {info['precision']}"
-        + (f", {100 * info['prune']:.0f} % of the channels pruned" if info["prune"] else "")
-        + _together(info.get("ensemble"))
-        + f". Takes `{info['input']}`, gives {info['output']} in the order of `classes.json`. On "
-        f"{parity['images']} validation images no probability differs by more than "
-        f"{parity['probabilities']:.1e} from PyTorch's with the same weights in fp32.",
-        markdown_table(rows),
-        legend(conditions["threads"], conditions["cpu"])
-        + " The winner was also trained on the validation images: only differences between rows "
-        "count there. No decision used the test images.",
-        *filter(None, [doubts(rows)]),
-    ]
-    if program:
-        parts += ["Reading it without gsfl-tune:", f"```python\n{program.rstrip()}\n```"]
-    return "\n\n".join(parts) + "\n"

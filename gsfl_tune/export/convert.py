@@ -29,7 +29,7 @@ from gsfl_tune.export.build import (
     require_parity,
 )
 from gsfl_tune.export.bundle import load_bundle
-from gsfl_tune.export.card import export_section
+from gsfl_tune.export.card_export import export_section, of_another_network
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.measure import Measurement
 from gsfl_tune.export.members import about
@@ -174,6 +174,8 @@ def convert(
                 "calibration": description.get("calibration", {}),
             },
         )
+        if description.get("calibration") and (words := of_another_network(info)):
+            say(words)
         _write(source, out, built, description, info, work.rows)
     return work.rows
 
@@ -307,7 +309,8 @@ def _write(
             quantised=info["precision"] == "int8",
             ranged=bool(how.get("value_range") or how.get("float_range")),
         )
-    section = export_section(info, rows, program)
+    calibrated = bool(description.get("calibration"))
+    section = export_section(info, rows, program, calibrated=calibrated)
 
     def fill(folder: Path) -> None:
         for path in built.files:

@@ -70,7 +70,7 @@ def parse_threshold(text: str, calibration: Mapping[str, Any], where: str) -> fl
         reason = (
             "the validation images had no wrong answer to choose one by"
             if calibration
-            else "it was made without one, by an older version, by --pick or by adapt"
+            else "it was made without one, by an older version or by adapt"
         )
         raise UserError(
             f"{where}: found {text}, but this bundle has no threshold ({reason}); allowed: a "

@@ -13,7 +13,7 @@ import yaml
 from gsfl_tune.experiment.metrics import METRIC_TITLES, is_share, metric_of
 from gsfl_tune.report.files import SEARCH, RunFiles
 from gsfl_tune.report.settings import Setting, flat, settings
-from gsfl_tune.report.tables import duration, measured_over, percent, spanned
+from gsfl_tune.report.tables import duration, measured_over, of_the_bundle, percent, spanned
 from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.results import Finding, Interval, Outcome, Results, Score
 from gsfl_tune.run.verdict import ahead, first_card
@@ -50,6 +50,7 @@ class Answer:
         versions: Library and version.
         trained_on: Which images the models were retrained on.
         covered: Says what the intervals of the table cover; empty where it has none.
+        control: Says what the control is; empty where there is none.
     """
 
     finished: bool
@@ -72,6 +73,7 @@ class Answer:
     versions: list[tuple[str, str]] = field(default_factory=list)
     trained_on: str = "training and validation images"
     covered: str = ""
+    control: str = ""
 
 
 def answer(files: RunFiles) -> Answer:
@@ -89,17 +91,15 @@ def _finished(files: RunFiles, results: Results) -> Answer:
     winner, control = results.winner, results.control
     sentences = []
     if control is not None:
-        kind = {
-            "tuned": "a plain head with a search of its own, of the same budget",
-            "matched": "the same configuration with a plain head",
-        }.get(control.kind or "", "a plain head")
         accuracy = percent(control.test["accuracy"], control.interval)
-        sentences.append(f"The control ({kind}) has {accuracy}.")
+        sentences.append(f"The control ({_kind(control)}) has {accuracy}.")
     elif results.findings is None:
         sentences.append(
             "There is no control, so this run does not show whether the shared features help."
         )
     sentences += first_card(results)
+    if own := of_the_bundle(winner):
+        sentences.append(own)
     first = ahead(results) or ""
     found = results.findings
     if found is None:
@@ -127,7 +127,15 @@ def _finished(files: RunFiles, results: Results) -> Answer:
         versions=_versions(results.environment),
         trained_on=_trained_on(files),
         covered=_covered(winner.interval),
+        control=f"The control is {_kind(control)}." if control else "",
     )
+
+
+def _kind(control: Outcome) -> str:
+    return {
+        "tuned": "a plain head with a search of its own, of the same budget",
+        "matched": "the same configuration with a plain head, without a search of its own",
+    }.get(control.kind or "", "a plain head")
 
 
 def _covered(interval: Interval | None) -> str:
@@ -180,10 +188,10 @@ def _models(results: Results) -> Iterator[ModelRow]:
     winner, control, probe = results.winner, results.control, results.probe
     yield ModelRow("winner", _cells(winner.test, winner.interval))
     if found := winner.calibration:
-        # The bundle gives the same answers with other probabilities.
+        # Bundles give the same answers with other probabilities.
         after = {name: score for name, score in found.after.items() if not is_share(name)}
         cells = _cells({**winner.test, **after}, None)
-        yield ModelRow(f"its bundle, calibrated (T = {found.temperature:.2f})", cells)
+        yield ModelRow(f"winner, calibrated (T = {found.temperature:.2f})", cells)
     if control:
         kind = f", {control.kind}" if control.kind else ""
         yield ModelRow(f"control{kind}", _cells(control.test, control.interval))

@@ -120,8 +120,8 @@ class SearchCharts:
         }
         if trial.latency is not None:
             row["l"] = _short(trial.latency)
-            if trial.reliable is False:
-                row["u"] = 1
+            if trial.doubt:
+                row["u"] = trial.doubt
         if not whole:
             row["x"] = [epoch for epoch, _ in points]
         if trial.reason:

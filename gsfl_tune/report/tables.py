@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -13,8 +13,8 @@ from rich.text import Text
 from gsfl_tune.experiment.metrics import METRIC_TITLES, is_share, metric_of
 from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
+from gsfl_tune.report.trials import doubt
 from gsfl_tune.run.further import further_rows
-from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import Interval, Outcome, Results, Score
 from gsfl_tune.run.verdict import ahead, best_on_validation, first_card
 
@@ -47,7 +47,7 @@ class ResultsView:
             yield findings
         yield _configuration(results.winner)
         if results.pareto:
-            yield _front(results, self.run.run)
+            yield _front(results, self.run)
         yield from evidence_parts(load_evidence(self.run.run.evidence_file))
         yield from self._rest()
 
@@ -75,9 +75,11 @@ class ResultsView:
         if self.run.results and self.run.results.cost.get("seconds"):
             lines.append(Text(f"Time: {_cost(self.run.results.cost['seconds'])}"))
         lines += [Text(line) for line in utilisation_lines(self.run.utilisation)]
+        results = self.run.results
         if self.run.bundle:
             lines.append(_whole(f"Bundle: {self.run.bundle}"))
-        results = self.run.results
+            if results is not None and (own := of_the_bundle(results.winner)):
+                lines.append(Text(own))
         # A folder of an earlier end of the run may be left.
         simpler = results is not None and best_on_validation(results) != "winner"
         if simpler and self.run.run.best_simple.is_dir():
@@ -139,6 +141,18 @@ def measured_over(outcome: Outcome) -> str:
     return f"{100 * interval.level:.0f} % interval over {over}"
 
 
+def of_the_bundle(winner: Outcome) -> str:
+    """Says which of the seeds the bundle holds: the numbers above are means. Empty for one seed."""
+    values = winner.test["accuracy"].values
+    if len(values) < 2:
+        return ""
+    return (
+        f"The bundle of the winner holds the first of its {len(values)} seeds, which has "
+        f"{100 * values[0]:.1f} % on the test images (seeds: {100 * min(values):.1f} to "
+        f"{100 * max(values):.1f} %)."
+    )
+
+
 def _whole(line: str) -> Text:
     return Text(line, no_wrap=True, overflow="ignore")
 
@@ -196,12 +210,12 @@ def _test_table(results: Results) -> Table:
         ]
         table.add_row(Text(title), *cells)
         if test is winner.test and (found := winner.calibration) is not None:
-            # The bundle gives the same answers with other probabilities.
+            # Bundles give the same answers with other probabilities.
             known = [
                 "" if is_share(name) else _cell(name, found.after.get(name))
                 for name in METRIC_TITLES
             ]
-            table.add_row(f"  bundle, T = {found.temperature:.2f}", *known)
+            table.add_row(f"  calibrated, T = {found.temperature:.2f}", *known)
     return table
 
 
@@ -272,7 +286,7 @@ def _spread(error: float | None) -> str:
     return f" ± {error:.2g}" if error is not None and error > 1e-9 else ""
 
 
-def _front(results: Results, run: RunDirectory) -> RenderableType:
+def _front(results: Results, run: RunResults) -> RenderableType:
     entries, winner = results.pareto, results.winner.trial
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", justify="right", min_width=5)
@@ -303,14 +317,24 @@ def _front(results: Results, run: RunDirectory) -> RenderableType:
     return Group(
         Text(f"Pareto front: no trial beats one of these in {everything}", "bold"),
         table,
-        *(
-            ["? unreliable: measured while the machine was busy, or never steady"]
-            if any(entry.get("latency_reliable") is False for entry in entries)
-            else []
-        ),
+        *_doubts(entries, run),
         "Export the fastest that is at most half a point less accurate than the best with",
-        _whole(f"  gsfl-tune export {shlex.quote(str(run.path))} FOLDER --pick fastest-within 0.5"),
+        _whole(
+            f"  gsfl-tune export {shlex.quote(str(run.run.path))} FOLDER --pick fastest-within 0.5"
+        ),
     )
+
+
+def _doubts(entries: Sequence[Mapping[str, Any]], run: RunResults) -> Iterator[str]:
+    """Explains the question marks of a front: spread and load of each, where they are known."""
+    marked = [each["trial"] for each in entries if each.get("latency_reliable") is False]
+    if marked:
+        yield "? unreliable: measured while the machine was busy, or never steady"
+    rows = {row["number"]: row for row in run.study("search").to_dict("records")}
+    for number in marked:
+        row = rows.get(number, {})
+        if "latency_spread" in row and (reason := doubt(row)):
+            yield f"  trial {number}: {reason}"
 
 
 def _parameters(params: Mapping[str, Any]) -> str:

@@ -64,6 +64,7 @@ class TrialRecord:
         value: The metric at the end of a COMPLETE trial.
         latency: Milliseconds per image of a COMPLETE trial, if latency was an objective.
         reliable: Whether that was measured on a quiet machine; None where unknown.
+        doubt: What disturbed an unreliable measurement; None of a reliable one.
         reason: Why it failed.
         ended: The limit of the search that stopped it.
         origin: What proposed it; None for the sampler.
@@ -88,6 +89,7 @@ class TrialRecord:
     value: float | None = None
     latency: float | None = None
     reliable: bool | None = None
+    doubt: str | None = None
     reason: str | None = None
     ended: str | None = None
     origin: str | None = None
@@ -146,6 +148,7 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
         value=_finite(row.get("value")),
         latency=_finite(row.get("latency_ms")),
         reliable=_flag(row.get("latency_reliable")),
+        doubt=doubt(row),
         reason=_text(row.get("reason")),
         ended=_text(row.get("ended")),
         origin=_text(row.get("origin")),
@@ -239,6 +242,19 @@ def _finite(value: Any) -> float | None:
 def _whole(value: Any) -> int | None:
     number = _finite(value)
     return None if number is None else int(number)
+
+
+def doubt(row: Mapping[Any, Any]) -> str | None:
+    """Says why the latency in a row of ``trials.parquet`` is unreliable; None if it is not."""
+    if _flag(row.get("latency_reliable")) is not False:
+        return None
+    spread, others = _finite(row.get("latency_spread")), _finite(row.get("latency_others"))
+    if spread is None or others is None:  # of an older version
+        return "measured while the machine was busy, or never steady"
+    return (
+        f"parts of the measurement differed by {100 * spread:.0f} %, other processes used "
+        f"{others:.1f} cores"
+    )
 
 
 def _flag(value: Any) -> bool | None:

@@ -12,6 +12,11 @@ from gsfl_tune.run.results import Difference, Results, Score
 Model = Literal["winner", "control", "probe"]
 Kind = Literal["better", "worse", "open", "disagree", "once"]
 
+# In percentage points: what one decimal shows as 0, and the rounding of sums of equal numbers.
+_ROUNDED, _NOTHING = 0.05, 1e-4
+# Values are level if they agree to nine digits.
+_MOST_DIGITS = 10
+
 TITLES: dict[Model, str] = {"winner": "winner", "control": "control", "probe": "linear probe"}
 
 
@@ -22,7 +27,7 @@ class Verdict:
     Attributes:
         other: The other model.
         kind: ``better`` or ``worse`` if the interval on the test images and validation agree, and
-            the interval covers seeds; ``once`` if it covers one training each alone; ``disagree``
+            the interval covers seeds; ``once`` if it covers these trainings alone; ``disagree``
             if the interval excludes 0 but validation does not agree; ``open`` if the interval
             contains 0.
         difference: Winner minus other on the test images.
@@ -137,12 +142,12 @@ def words_of_ahead(
     if _told_apart_by(metric, theirs, scores) == name:
         return (
             f"The {other} is better than the {own} on the validation images "
-            f"({_shown(name, theirs[name].mean)} against {_shown(name, scores[name].mean)})"
+            f"({_against(name, theirs[name].mean, scores[name].mean)})"
         )
     return (
         f"The {other} and the {own} are level in {name.replace('_', ' ')} and the "
         f"{other} has the better NLL on the validation images "
-        f"({theirs['nll'].mean:.3f} against {scores['nll'].mean:.3f})"
+        f"({_against('nll', theirs['nll'].mean, scores['nll'].mean)})"
     )
 
 
@@ -161,15 +166,17 @@ def _verdict(
     gap = own.mean - theirs.mean if own is not None and theirs is not None else None
     interval = difference.interval
     words = (
-        f"Winner minus {title} on the test images: {_points(difference.mean)} points, "
-        f"{100 * interval.level:.0f} % interval {_points(interval.low)} to "
-        f"{_points(interval.high)} ({interval.method})"
+        f"Winner minus {title} on the test images: {points(difference.mean)} points, "
+        f"{100 * interval.level:.0f} % interval {points(interval.low)} to "
+        f"{points(interval.high)} ({interval.method})"
     )
     # With one training each, the interval covers only the images. Of the same configuration trained
     # twice on real features it then excludes 0 in up to 39 % of the cases
     # (benchmarks/results/coverage.md).
     once = len(results.winner.seeds) == 1
-    aside = "" if gap is None else f"; on validation {_points(gap)} points"
+    # The winner was the best of many there, so this says less than the test images do.
+    chosen = "where the winner was chosen"
+    aside = "" if gap is None else f"; on validation, {chosen}, {points(gap)} points"
     kind: Kind = "open"
     if interval.contains_zero:
         said = "no difference is shown"
@@ -182,6 +189,13 @@ def _verdict(
             said = (
                 f"with this one seed the winner is {word} than the {title}; whether another "
                 "training is, too, is not known: not settled"
+            )
+        elif agrees and not interval.covers_seeds:
+            # Of an earlier version, or the other model was trained once.
+            kind = "once"
+            said = (
+                f"these trainings of the winner are {word} than the {title}, but the interval does "
+                "not cover what other seeds would change: not settled"
             )
         elif agrees:
             kind = "better" if better else "worse"
@@ -199,11 +213,27 @@ def _verdict(
     return Verdict(other, kind, difference, gap, f"{words}{aside}; {said}.")
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
+def points(value: float) -> str:
+    """Formats a difference of shares in percentage points; only what is 0 is shown as 0.
+
+    The end of an interval that excludes 0 must not read as 0.
+    """
+    number = 100 * value
+    if abs(number) < _NOTHING:
+        return "+0.0"
+    return f"{number:+.1f}" if abs(number) >= _ROUNDED else f"{number:+.1g}"
 
 
-def _shown(name: str, value: float) -> str:
-    if metric_of(f"{VALIDATION}/{name}").is_share:
-        return f"{100 * value:.1f} %"
-    return f"{name.upper()} {value:.3f}"
+def _against(name: str, one: float, other: float) -> str:
+    """Formats two different values of a metric with as many digits as tell them apart."""
+    share = metric_of(f"{VALIDATION}/{name}").is_share
+    # NLL is named by the sentence.
+    before = "" if share or name == "nll" else f"{name.upper()} "
+    for digits in range(1 if share else 3, _MOST_DIGITS):
+        texts = [
+            f"{100 * each:.{digits}f} %" if share else f"{before}{each:.{digits}f}"
+            for each in (one, other)
+        ]
+        if texts[0] != texts[1]:
+            break
+    return " against ".join(texts)

@@ -17,6 +17,7 @@ from gsfl_tune.report.settings import flat
 from gsfl_tune.report.trials import Curve, best_so_far
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.results import Difference, Outcome
+from gsfl_tune.run.verdict import points
 from gsfl_tune.runs.pairing import NotComparable, TestedWinner, paired, tested_winner
 from gsfl_tune.runs.state import state_of
 
@@ -89,9 +90,9 @@ class Pair:
         if self.difference is None:
             return f"Pair({self.name} and {self.against}, refused)"
         interval = self.difference.interval
-        low, high = (f"{100 * value:+.1f}" for value in (interval.low, interval.high))
-        points = f"{100 * self.difference.mean:+.1f} points ({low} to {high})"
-        return f"Pair({self.name} minus {self.against}, {points}, {self.images} images)"
+        low, high = map(points, (interval.low, interval.high))
+        shown = f"{points(self.difference.mean)} points ({low} to {high})"
+        return f"Pair({self.name} minus {self.against}, {shown}, {self.images} images)"
 
     @property
     def sentence(self) -> str:
@@ -100,10 +101,10 @@ class Pair:
             return f"{self.name} and {self.against} cannot be compared: {self.refused}."
         found = self.difference
         interval = found.interval
-        low, high = (f"{100 * value:+.1f}" for value in (interval.low, interval.high))
+        low, high = map(points, (interval.low, interval.high))
         words = (
             f"{self.name} minus {self.against} on the {self.images:,} common test images: "
-            f"{100 * found.mean:+.1f} points, {100 * interval.level:.0f} % interval {low} to "
+            f"{points(found.mean)} points, {100 * interval.level:.0f} % interval {low} to "
             f"{high} ({interval.method})"
         )
         if interval.contains_zero:

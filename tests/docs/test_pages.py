@@ -147,3 +147,16 @@ def test_headings_name_what_is_under_them(page):
     )
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     assert [each for each in headings if QUESTION.match(each) or each.endswith("?")] == []
+
+
+def test_no_page_says_that_a_winner_is_shown_to_be_the_best_there_is():
+    """A front page promised "the evidence that it is the best one" of 14 trials."""
+    promised = re.compile(
+        r"(?:evidence|proof|shows|proves)\s+that\s+(?:it|the\s+winner|this)\s+is\s+the\s+best",
+        re.IGNORECASE,
+    )
+    found = [page for page in PAGES if promised.search(page.read_text(encoding="utf-8"))]
+    # That page quotes what was wrong.
+    assert [page.name for page in found] == ["silent_faults.md"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "the best configuration that was tried" in readme

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gsfl_tune.evidence import Searched, Work
+from gsfl_tune.evidence.findings_of_search import of_search
 
 from .test_findings import codes, world
 
@@ -43,6 +44,9 @@ def test_trials_that_failed():
 def test_a_search_that_found_nothing_better_than_its_first_trials():
     values = [0.5, 0.6] + [0.4] * 18
     assert codes(world(), searched=Searched(values=values)) == ["best_from_the_start"]
+    # A place in the order of ends, not the number of a trial.
+    (found,) = of_search(Searched(values=values))
+    assert "the 20 trials that came to their end was number 2 to do so" in found.sentence
     assert codes(world(), searched=Searched(values=values[:19])) == []
     third = [0.5, 0.5, 0.6] + [0.4] * 17
     assert codes(world(), searched=Searched(values=third)) == []

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gsfl_tune.activity import current
 from gsfl_tune.evidence import Retrained, write_evidence
 from gsfl_tune.run import RunDirectory
 
@@ -154,3 +156,25 @@ def test_a_control_that_is_gone_loses_its_row_alone(workspace, retrained, tmp_pa
     content = write(workspace, tmp_path / "run", retrained(), gone)
     assert [row["part"] for row in content["probes"]["parts"]] == ["f", "s", "d"]
     assert any("no probe of the control" in note for note in content["notes"])
+
+
+def test_what_is_computed_is_said(workspace, retrained, tmp_path):
+    """Evidence was silent for minutes: another thread, as a display is one, sees every step."""
+    said: list[str] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.0005):
+            if step := current():
+                said.append(step.text())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        write(workspace, tmp_path, retrained())
+    finally:
+        over.set()
+        watcher.join()
+    heard = "\n".join(said)
+    for words in ("features of the retrained models", "the map", "Grad-CAM"):
+        assert f"evidence: {words}" in heard

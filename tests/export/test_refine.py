@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.prune import prune
 from gsfl_tune.export.refine import refine
 from gsfl_tune.export.runtimes import TorchRuntime
+from gsfl_tune.run import RunDirectory
 from tests.export.conftest import make_config, make_network
 
 pytest.importorskip("torch_pruning")
@@ -109,6 +113,16 @@ def test_refining_repeats_and_leaves_the_teacher_alone(trained_run, images):
     assert not torch.equal(results[0]["head.classifier.weight"], before["head.classifier.weight"])
 
 
+def _calibrated(run: RunDirectory, path: Path) -> RunDirectory:
+    """A copy of a run whose bundle has a temperature."""
+    copied = RunDirectory(shutil.copytree(run.path, path))
+    file = copied.best / "config.json"
+    content = json.loads(file.read_text())
+    content["calibration"] = {"temperature": 1.0, "images": 40, "rejections": []}
+    file.write_text(json.dumps(content))
+    return copied
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -121,8 +135,9 @@ def test_refining_repeats_and_leaves_the_teacher_alone(trained_run, images):
 )
 def test_a_pruned_export_loads_and_is_measured(trained_run, cache_dir, tmp_path, squares, options):
     said = []
+    run = _calibrated(trained_run, tmp_path / "run")
     out = export_run(
-        trained_run.path,
+        run.path,
         tmp_path / "out",
         options=Options(prune=0.3, epochs=1, threads=1, seconds=0.0, **options),
         cache_dir=cache_dir,
@@ -138,6 +153,11 @@ def test_a_pruned_export_loads_and_is_measured(trained_run, cache_dir, tmp_path,
     assert after["name"].endswith(" -30 %")
     assert before["name"] == "PyTorch fp32"
     assert any("epoch 1/1" in line for line in said)
+    # Its temperature and thresholds are those of another network.
+    changes = ["pruned", "trained further", "rounded to int8"][: 3 if options else 2]
+    (told,) = [line for line in said if "--threshold auto were chosen for the network" in line]
+    assert f"before it was {' and '.join(changes)}: " in told
+    assert told in (out / "README.md").read_text()
 
 
 def test_a_backbone_that_cannot_be_pruned_is_named():

@@ -81,7 +81,11 @@ def make_results(**changes: object) -> Results:
             kind="tuned",
         ),
         "difference": Difference(0.02, Interval(-0.01, 0.05)),
-        "probe": Probe(scores(0.65), Difference(0.07, Interval(0.02, 0.12)), scores(0.7, nll=0.95)),
+        "probe": Probe(
+            scores(0.65),
+            Difference(0.07, Interval(0.02, 0.12, method=SEEDS_AND_IMAGES)),
+            scores(0.7, nll=0.95),
+        ),
         "finalists": [Finalist(1, scores(0.8)), Finalist(0, scores(0.79))],
         "groups": {"gull": 0, "tern": 0},
         "cost": {"seconds": {"search": 200.0, "retrain": 3700.0, "total": 3900.0}},

@@ -157,6 +157,7 @@ class RunMaker:
                 row["latency_ms"] = 2 + 8 * row["value"] + 0.3 * (number % 4)
                 if busy > 1:
                     row["latency_reliable"] = bool(number % busy)
+                    row |= {"latency_spread": 0.35, "latency_others": 1.8}
             row |= {f"rungs.{k}": float(curve[RUNGS[k] - 1]) for k in range(rung + 1)}
             rows.append(row | {f"params.{name}": value for name, value in params.items()})
         frame = pd.DataFrame(rows)

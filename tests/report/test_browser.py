@@ -116,7 +116,9 @@ def test_a_latency_of_a_busy_machine_has_a_question_mark_in_the_chart(visit, tmp
     tips = []
     for place in range(dots.count()):
         dots.nth(place).hover()
-        tips.append("unreliable" in here.page.inner_text("#tip"))
+        tip = here.page.inner_text("#tip")
+        assert ("unreliable" in tip) == ("differed by 35 %" in tip)
+        tips.append("unreliable" in tip)
     assert sum(tips) == len(doubtful)
     assert here.complaints == []
 

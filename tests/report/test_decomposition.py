@@ -12,6 +12,8 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.report import load_results, print_results
 from gsfl_tune.report.decomposition import load_evidence, print_evidence
 from gsfl_tune.run import RunDirectory, write_json
+from tests.report.runs import RunMaker
+from tests.report.test_page import page_of
 
 EVIDENCE = {
     "worst_tenth": {"mean": 0.25, "classes": ["gull", "tern", "auk", "skua", "noddy"]},
@@ -108,3 +110,12 @@ def test_no_file_is_no_evidence_and_a_broken_one_an_error(tmp_path):
     (tmp_path / "evidence.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         load_evidence(tmp_path / "evidence.json")
+
+
+@pytest.mark.parametrize(("std", "shown"), [(0.003, False), (0.0, False), (0.04, True)])
+def test_a_deviation_that_rounds_to_nothing_is_not_shown(tmp_path, std, shown):
+    maker = RunMaker(tmp_path / "run").begin().search().finish()
+    maker.evidence(gradcam={"images": 96, "overlap": {"mean": 0.4, "std": std}})
+    text = page_of(maker.path).text("fig-gradcam")
+    assert "maps of the two parts is 0.40" in text
+    assert ("±" in text) == shown

@@ -83,8 +83,12 @@ def test_a_finished_run_answers_first(whole):
     assert "a plain head with a search of its own" in answer
     assert "69.0 % (65.0 to 73.0)" in answer
     assert "+3.3 points, 95 % interval +0.4 to +6.1 (t interval over seeds and" in answer
-    assert "on validation +2.0 points; the winner is better than the control" in answer
+    assert (
+        "on validation, where the winner was chosen, +2.0 points; the winner is better than the "
+        "control"
+    ) in answer
     assert "±" not in page.text("models-table")
+    assert "The control is a plain head with a search of its own" in page.text("fig-models")
     assert "upper end" in page.text("settings")
     assert "float 0.0001 to 0.01, log" in page.text("configuration")
     assert "2 failed" in page.text("cost")
@@ -370,8 +374,13 @@ def test_a_latency_of_a_busy_machine_has_a_question_mark_in_the_table_and_the_fr
     assert "A latency with a question mark is unreliable" in text
     # Trials 3, 6, ..., 27 came to their end; the machine was busy for those with an even number.
     assert len(re.findall(r"\d \?", text)) == 4
+    # Spread and load of each.
+    said = "parts of the measurement differed by 35 %, other processes used 1.8 cores"
+    assert render(read_run(maker.path)).count(f'title="{said}"') == 4
     search = json.loads(page.data)["search"]
-    assert {t["n"] for t in search["trials"] if t.get("u")} == {6, 12, 18, 24}
+    assert {t["n"]: t["u"] for t in search["trials"] if "u" in t} == dict.fromkeys(
+        (6, 12, 18, 24), said
+    )
     for point in search["pareto"]:
         assert point["latency_reliable"] == bool(point["trial"] % 2)
 

@@ -42,7 +42,8 @@ def test_the_answer_comes_first_and_says_what_it_means(finished):
     flat = " ".join(text.split())
     assert (
         "Winner minus control on the test images: +2.0 points, 95 % interval -1.0 to +5.0 "
-        "(paired bootstrap over test images); on validation +3.0 points; no difference is shown."
+        "(paired bootstrap over test images); on validation, where the winner was "
+        "chosen, +3.0 points; no difference is shown."
     ) in flat
     assert "; the winner is better than the linear probe." in flat
     assert "±" not in text
@@ -143,6 +144,31 @@ def test_the_front_of_two_objectives_is_shown_with_the_command_that_chooses(begu
     assert (arguments.run_dir, arguments.pick) == (begun, ["fastest-within", "0.5"])
 
 
+def test_a_question_mark_of_the_front_is_explained_with_spread_and_load(under_way):
+    """PyTorch at 1,907 ms beside ONNX at 58 ms was printed as a fact."""
+    run = RunDirectory(under_way)
+    entry = {"accuracy": 0.7, "latency_ms": 3.1, "params": {}, "config": {}}
+    results = make_results(
+        pareto=[
+            {**entry, "trial": 0, "latency_reliable": False},
+            {**entry, "trial": 1, "latency_reliable": True},
+        ]
+    )
+    write_results(run.results_file, results)
+    # Earlier versions did not keep what disturbed a measurement.
+    assert "trial 0:" not in text_of(under_way)
+    table = pd.read_parquet(run.trials_parquet)
+    table["latency_reliable"] = [number == 1 for number in table["number"]]
+    table["latency_spread"] = 0.35
+    table["latency_others"] = 1.8
+    table.to_parquet(run.trials_parquet)
+    flat = " ".join(text_of(under_way).split())
+    assert (
+        "trial 0: parts of the measurement differed by 35 %, other processes used 1.8 cores" in flat
+    )
+    assert "trial 1:" not in flat
+
+
 def test_an_unfinished_run_says_so_and_how_to_go_on(under_way):
     text = text_of(under_way)
     assert text.startswith("birds: not finished")
@@ -190,6 +216,17 @@ def test_names_with_brackets_are_shown_as_they_are(under_way):
     assert "c/[new] [/x].pt" in flat
 
 
+def test_the_bundle_is_one_of_the_seeds_whose_mean_is_shown(finished):
+    """The headline is a mean; what a user deploys is the first seed."""
+    said = (
+        "The bundle of the winner holds the first of its 3 seeds, which has 70.0 % on the test "
+        "images (seeds: 70.0 to 74.0 %)."
+    )
+    RunDirectory(finished).best.mkdir(exist_ok=True)
+    assert said in " ".join(text_of(finished).split())
+    assert said in page_of(finished).text("headline")
+
+
 def test_one_seed_has_no_deviation_and_no_control_no_sentence(begun):
     results = make_results(control=None, difference=None, probe=None)
     single = {name: Score.of([0.5]) for name in results.winner.test}
@@ -201,6 +238,7 @@ def test_one_seed_has_no_deviation_and_no_control_no_sentence(begun):
     text = text_of(begun)
     assert text.splitlines()[0] == "birds: test accuracy 50.0 %"
     assert "minus" not in text
+    assert "first of" not in text
     assert "nothing was searched" in text
 
 
@@ -219,9 +257,9 @@ def test_the_bundle_is_shown_with_its_temperature(finished):
     }
     file.write_text(json.dumps(content))
     lines = [line.split() for line in text_of(finished).splitlines()]
-    assert ["bundle,", "T", "=", "0.50", "0.432", "0.012"] in lines
+    assert ["calibrated,", "T", "=", "0.50", "0.432", "0.012"] in lines
     page = page_of(finished).text("models-table")
-    assert "its bundle, calibrated (T = 0.50)" in page
+    assert "winner, calibrated (T = 0.50)" in page
     assert "0.432" in page
     assert "0.012" in page
 

@@ -6,8 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from gsfl_tune.run.results import SEEDS_AND_IMAGES, Difference, Interval, Probe, Results, Score
-from gsfl_tune.run.verdict import ahead, best_on_validation, verdicts
+from gsfl_tune.run.results import (
+    IMAGES_ALONE,
+    SEEDS_AND_IMAGES,
+    Difference,
+    Interval,
+    Probe,
+    Results,
+    Score,
+)
+from gsfl_tune.run.verdict import ahead, best_on_validation, verdicts, words_of_ahead
 from tests.report.conftest import make_results, scores
 
 
@@ -49,6 +57,20 @@ def test_of_one_seed_it_is_said_that_it_is_one():
     assert single.kind == "once"
     assert "; with this one seed the winner is better than the control; " in single.sentence
     assert single.sentence.endswith("not known: not settled.")
+
+
+@pytest.mark.parametrize("method", [IMAGES_ALONE, "paired bootstrap over test images"])
+def test_an_interval_over_images_alone_settles_nothing_however_many_seeds_the_winner_has(method):
+    """Those of earlier versions exclude 0 in a third of the cases of equal models."""
+    results = compared(0.1, 0.05, 0.15, winner=0.8, control=0.7)
+    assert len(results.winner.seeds) == 3
+    interval = Interval(0.05, 0.15, method=method)
+    (found,) = verdicts(replace(results, difference=Difference(0.1, interval)))
+    assert found.kind == "once"
+    assert (
+        "the interval does not cover what other seeds would change: not settled." in found.sentence
+    )
+    assert "winner is better" not in found.sentence
 
 
 def test_a_probe_of_an_older_version_that_was_not_validated_settles_nothing():
@@ -94,3 +116,42 @@ def test_nll_that_one_of_them_lacks_decides_nothing():
             control=replace(results.control, validation=theirs),
         )
         assert (best_on_validation(found), ahead(found)) == ("winner", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "own", "words"),
+    [
+        ("accuracy", 0.9, 0.8, "(90.0 % against 80.0 %)"),
+        # One of 1,700 images and three seeds.
+        ("accuracy", 0.90020, 0.90000, "(90.02 % against 90.00 %)"),
+        ("nll", 0.6061, 0.6064, "(0.6061 against 0.6064)"),
+    ],
+)
+def test_a_model_that_is_better_is_not_shown_with_equal_numbers(name, theirs, own, words):
+    """ "90.0 % against 90.0 %" contradicts its own sentence."""
+    better = {"accuracy": Score.of([0.8])} | {name: Score.of([theirs])}
+    worse = {"accuracy": Score.of([0.8])} | {name: Score.of([own])}
+    said = words_of_ahead("validation/accuracy", "control", better, "winner", worse)
+    assert said.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.0002, 0.074, "+0.02 to +7.4"),
+        (-0.00003, 0.074, "-0.003 to +7.4"),
+        (0.0, 0.074, "+0.0 to +7.4"),
+        (-1e-17, 0.074, "+0.0 to +7.4"),
+    ],
+)
+def test_the_end_of_an_interval_is_0_only_where_it_is(low, high, shown):
+    """ "+0.0 to +7.4: the winner is better" reads as an interval that contains 0."""
+    (found,) = verdicts(compared(0.037, low, high, winner=0.8, control=0.7))
+    assert f"95 % interval {shown} (" in found.sentence
+    assert ("the winner is better" in found.sentence) == (low > 0)
+
+
+def test_the_validation_images_chose_the_winner_and_the_sentence_says_so():
+    """+5.0 points on validation beside -1.0 on test were read as evidence."""
+    (found,) = verdicts(compared(-0.01, -0.056, 0.036, winner=0.85, control=0.8))
+    assert "; on validation, where the winner was chosen, +5.0 points; no diff" in found.sentence

@@ -14,7 +14,9 @@ from gsfl_tune.evidence.interval import difference
 from gsfl_tune.experiment import UserError
 from gsfl_tune.report.trials import Curve
 from gsfl_tune.run import read_json, write_json
+from gsfl_tune.run.results import SEEDS_AND_IMAGES, Difference, Interval
 from gsfl_tune.runs import compare_runs
+from gsfl_tune.runs.comparison import Pair
 from gsfl_tune.runs.side_by_side import bars, write_page
 from tests.report.runs import RunMaker
 from tests.runs.made import answers, finished_run, shuffled
@@ -47,6 +49,14 @@ def test_the_difference_is_that_of_the_same_images(tmp_path):
     assert turned.difference.interval.low == pytest.approx(-pair.difference.interval.high)
     assert "the winner of b is better than that of a" in pair.sentence
     assert "the winner of a is worse than that of b" in turned.sentence
+
+
+def test_the_end_of_an_interval_that_excludes_0_is_not_shown_as_0():
+    """A reader takes "+0.0 to +7.4" for an interval that contains 0."""
+    interval = Interval(0.0002, 0.074, method=SEEDS_AND_IMAGES)
+    pair = Pair("b", "a", Difference(0.037, interval), 600, (3, 3))
+    assert "+3.7 points, 95 % interval +0.02 to +7.4" in pair.sentence
+    assert pair.sentence.endswith("the winner of b is better than that of a.")
 
 
 def test_images_in_another_order_are_matched_by_name(tmp_path):

@@ -277,8 +277,6 @@ charts.timeline = (host, data) => {
   ]).concat([[(root) => svg("rect", { x: 2, y: 1, width: 22, height: 10, class: "idle" }, root), "idle"]]));
 };
 
-const DOUBT = "\n(unreliable: measured while the machine was busy)";
-
 charts.pareto = (host, data) => {
   const points = data.search.pareto;
   const frame = canvasFor(host, 300, { left: 52, right: 16, top: 22, bottom: 38 });
@@ -293,11 +291,13 @@ charts.pareto = (host, data) => {
   const y = linear(low, high, frame.bottom, frame.top);
   axes(frame, { scale: x, ticks: x.ticks(6), format: numberText, label: cost.replace("_", " ") },
     { scale: y, ticks: y.ticks(5), format: (v) => `${numberText(100 * v)} %`, label: data.search.metric });
+  const why = new Map(data.search.trials.filter((trial) => trial.u).map((trial) => [trial.n, trial.u]));
+  const doubt = (number) => `\n(unreliable: ${why.get(number) || "measured while the machine was busy"})`;
   const unsure = (atX, atY) => svg("text", { x: atX + 7, y: atY + 4, class: "unsure" }, frame.root, "?");
   for (const trial of beaten) {
     const dot = mark(frame.root, 0, x(trial.l), y(trial.v), 3.5, { fill: "var(--finished)", opacity: 0.3 });
     if (trial.u) unsure(x(trial.l), y(trial.v));
-    tooltip(dot, () => `${trialText(data.search, trial)}\n${numberText(trial.l)} ${cost}${trial.u ? DOUBT : ""}`);
+    tooltip(dot, () => `${trialText(data.search, trial)}\n${numberText(trial.l)} ${cost}${trial.u ? doubt(trial.n) : ""}`);
   }
   const sorted = [...points].sort((a, b) => a[cost] - b[cost]);
   const path = sorted.map((point, index) => `${index ? "L" : "M"}${x(point[cost])},${y(point.accuracy)}`).join("");
@@ -307,9 +307,9 @@ charts.pareto = (host, data) => {
     const hollow = cost === "latency_ms" && point.latency_reliable === false;
     const dot = mark(frame.root, 0, x(point[cost]), y(point.accuracy), 5, {
       fill: hollow ? "var(--card)" : "var(--finished)", stroke: "var(--finished)", "stroke-width": 1.6 });
-    const doubt = point.latency_reliable === false ? DOUBT : "";
-    if (doubt) unsure(x(point[cost]), y(point.accuracy));
-    tooltip(dot, `trial ${point.trial}: ${percentText(point.accuracy)} at ${numberText(point[cost])} ${cost}${doubt}`);
+    const reason = point.latency_reliable === false ? doubt(point.trial) : "";
+    if (reason) unsure(x(point[cost]), y(point.accuracy));
+    tooltip(dot, `trial ${point.trial}: ${percentText(point.accuracy)} at ${numberText(point[cost])} ${cost}${reason}`);
   }
   if (cost === "latency_ms" && sorted.some((point) => point.latency_reliable === false)) {
     legend(host, [[

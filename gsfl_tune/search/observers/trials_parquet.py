@@ -29,6 +29,7 @@ from gsfl_tune.search.study.goals import (
     PRETRAINING,
     feasible,
     knn_by_epoch,
+    latency_disturbance,
     latency_reliable,
     latest_others,
 )
@@ -205,6 +206,7 @@ def _row(
     row |= {key: value for key, value in others.items() if key in MEASURED}
     if LATENCY in row and (reliable := latency_reliable(trial)) is not None:
         row[RELIABLE] = reliable
+        row |= {f"latency_{name}": value for name, value in latency_disturbance(trial).items()}
     if trial.constraints and trial.state.is_finished():
         row["feasible"] = feasible(trial)
     row |= _last_numbers(trainings, trial)

@@ -176,6 +176,14 @@ def latency_reliable(trial: FrozenTrial) -> bool | None:
     return found
 
 
+def latency_disturbance(trial: FrozenTrial) -> dict[str, float]:
+    """Returns how far the parts of a trial's latency measurement differed, and the cores that
+    other processes used meanwhile: ``spread`` (a share) and ``others``, as far as they are known.
+    """
+    known = trial.user_attrs.get(MEASURED_LATENCY, {})
+    return {name: float(known[name]) for name in ("spread", "others") if name in known}
+
+
 def latest_others(trial: FrozenTrial) -> dict[str, float]:
     """Returns these numbers at the last rung that a trial has reached; empty before."""
     found = others_by_rung(trial)

@@ -59,7 +59,7 @@ def test_a_latency_of_a_busy_machine_is_marked(run: RunDirectory) -> None:
     study = open_study(tried, run)
     for number, reliable in enumerate((True, False, False, None)):
         study.ask()
-        measured = {"latency_ms": 5.0, "reliable": reliable}
+        measured = {"latency_ms": 5.0, "reliable": reliable, "spread": 0.2, "others": number / 2}
         others = {"latency_ms": 5.0}
         if number < 2:
             study.complete(number, 0.5, 2, latency=measured, others=others)
@@ -70,4 +70,6 @@ def test_a_latency_of_a_busy_machine_is_marked(run: RunDirectory) -> None:
     rows = pandas.read_parquet(run.trials_parquet)
     assert rows["latency_ms"].tolist()[:3] == [5.0] * 3
     assert rows["latency_reliable"].tolist() == [True, False, False, None]
+    assert rows["latency_spread"].tolist()[:3] == [0.2] * 3
+    assert rows["latency_others"].tolist()[:3] == [0.0, 0.5, 1.0]
     assert parquet.read_schema(run.trials_parquet).field("latency_reliable").type == pyarrow.bool_()
