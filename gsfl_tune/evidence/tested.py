@@ -56,7 +56,7 @@ def lowered(severity: str, covers_seeds: bool) -> str:
     """Returns the severity of a paired comparison: one step lower if it covers no seeds.
 
     With one training each, an interval covers the images alone. Of the same configuration trained
-    twice it then excludes 0 in up to 39 % of the cases (``benchmarks/results/coverage.md``).
+    twice it then excludes 0 in up to 40 % of the cases (``benchmarks/results/coverage.md``).
     """
     return severity if covers_seeds else SEVERITIES[SEVERITIES.index(severity) + 1]
 

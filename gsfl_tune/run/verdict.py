@@ -171,7 +171,7 @@ def _verdict(
         f"{points(interval.high)} ({interval.method})"
     )
     # With one training each, the interval covers only the images. Of the same configuration trained
-    # twice on real features it then excludes 0 in up to 39 % of the cases
+    # twice on real features it then excludes 0 in up to 40 % of the cases
     # (benchmarks/results/coverage.md).
     once = len(results.winner.seeds) == 1
     # The winner was the best of many there, so this says less than the test images do.
