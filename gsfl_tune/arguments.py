@@ -73,11 +73,20 @@ def texts(value: Any, name: str, allowed: str) -> list[str]:
     Raises:
         TypeError: If it is something else.
     """
+    return several(str, value, name, allowed)
+
+
+def several(kind: type, value: Any, name: str, allowed: str) -> list[Any]:
+    """Returns a list of objects of a class.
+
+    Raises:
+        TypeError: If it is something else.
+    """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: found {shown(value)}, allowed {allowed}")
     listed = list(value)
     for each in listed:
-        if not isinstance(each, str):
+        if not isinstance(each, kind):
             raise TypeError(f"{name}: found {shown(each)} in the list, allowed {allowed}")
     return listed
 

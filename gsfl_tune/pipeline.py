@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from gsfl_tune.arguments import instance, one_of, path_of
+from gsfl_tune.arguments import instance, one_of, path_of, several
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.conclusion import Conclusion
 from gsfl_tune.experiment import Experiment
@@ -69,7 +69,7 @@ def search(
     resume: bool | None = False,
     change_space: bool = False,
     address: str | None = None,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     watchers: Sequence[Watcher] | None = None,
 ) -> Results:
     """Searches, retrains, tests and exports.
@@ -89,6 +89,7 @@ def search(
 
     Raises:
         UserError: For every problem that the user can fix.
+        TypeError, ValueError: If an argument is of another kind.
         SearchInterrupted: After Ctrl-C or SIGTERM.
         SearchFailed: When no trial completed.
     """
@@ -96,8 +97,14 @@ def search(
         Experiment, experiment, "search: experiment", "an Experiment, as Experiment.load returns"
     )
     one_of(resume, "search: resume", (True, False, None))
+    one_of(change_space, "search: change_space", (True, False))
     if run_dir is not None:
         path_of(run_dir, "search: run_dir")
+    if address is not None:
+        instance(str, address, "search: address", "the address of a Ray cluster, such as 'auto'")
+    caches = None if cache_dir is None else path_of(cache_dir, "search: cache_dir")
+    if watchers is not None:
+        watchers = several(Watcher, watchers, "search: watchers", "a list of Watchers")
     run = RunDirectory(run_dir or Path("runs") / experiment.name)
     manifest = Manifest(run)
     display = Progress() if watchers is None else None
@@ -111,7 +118,7 @@ def search(
         started = time.monotonic()
         check_run(run, resume=resume)
         interrupt = Interrupt(run)
-        workspace = open_workspace(experiment, cache_dir)
+        workspace = open_workspace(experiment, caches)
         experiment = fit_groups(experiment, workspace)
         alone = not (address or os.environ.get("RAY_ADDRESS"))
         experiment, features = fit_precision(

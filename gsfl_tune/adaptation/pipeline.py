@@ -48,7 +48,7 @@ def adapt(
     device: str = "auto",
     judge: str | Path | None = None,
     resume: bool = False,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     on_record: OnRecord = lambda record: None,
     notice: Notice = lambda line: None,
 ) -> Adapted:
@@ -100,6 +100,9 @@ def adapt(
     instance(bool, resume, "adapt: resume", "True or False")
     call(on_record, "adapt: on_record", "a function that takes a dictionary")
     call(notice, "adapt: notice", "a function that takes a text")
+    if judge is not None:
+        path_of(judge, "adapt: judge")
+    caches = None if cache_dir is None else path_of(cache_dir, "adapt: cache_dir")
     names = _names(images)
     out = path_of(out, "adapt: out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -108,7 +111,7 @@ def adapt(
     _refuse_state(state, resume)
     loaded = load_bundle(bundle, device)
     network, description = loaded.network, read_description(loaded.path)
-    cache = cache_dir or cache_directory()
+    cache = caches or cache_directory()
     found = open_images(loaded, names, cache)
     told = [*found.notices, *(f"{each.path}: left out ({each.reason})" for each in found.broken)]
     own, part, hints = _trained(loaded)

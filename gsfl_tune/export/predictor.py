@@ -147,7 +147,7 @@ class Bundle:
 
     def neighbours(
         self,
-        images: Iterable[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         *,
         count: int = 6,
         on_error: Callable[[ImageError], None] | None = None,
@@ -162,13 +162,15 @@ class Bundle:
         Raises:
             BundleError: If it was exported without training images, or has no single network.
             ImageError: For an image that cannot be read, without `on_error`.
-            ValueError: If `count` is below 1.
+            TypeError, ValueError: If an argument is none of these; `count` is a whole number from 1
+                on.
         """
-        if count < 1:
-            raise ValueError(f"count {count} must be at least 1")
+        count = whole(count, "Bundle.neighbours: count")
+        if on_error is not None:
+            call(on_error, "Bundle.neighbours: on_error", "a function that takes an ImageError")
         stored, network = self.training_images, self.network
         found: list[list[Neighbour]] = []
-        for _, squares in self.squares(images, on_error=on_error):
+        for _, squares in self.squares(images_of(images), on_error=on_error):
             found += stored.nearest(unit_parts(network, squares, self.preprocessing), count)
         return found
 
@@ -274,6 +276,7 @@ class Bundle:
             UserError: If they were decoded to squares of another side.
         """
         instance(DecodedImages, images, "Bundle.logits: images", "the decoded images of a Dataset")
+        batch_size = whole(batch_size, "Bundle.logits: batch_size")
         if images.side != self.preprocessing.side:
             raise UserError(
                 f"images decoded to {images.side} px squares, the bundle expects "
@@ -310,6 +313,7 @@ class Bundle:
         instance(
             (Dataset, DecodedImages), data, "Bundle.evaluate: data", "a Dataset or decoded images"
         )
+        batch_size = whole(batch_size, "Bundle.evaluate: batch_size")
         if isinstance(data, Dataset):
             images, names = data.test, data.classes
         else:

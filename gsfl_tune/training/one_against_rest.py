@@ -1,8 +1,9 @@
 """Metrics of each class against all others: area under the ROC curve, average precision.
 
-Both are computed here and not by scikit-learn or torchmetrics, which take several times as long for
-many classes: they sort the scores of all images. Only those of a class's own images, usually a few,
-are sorted here.
+Both are computed here and not by torchmetrics or scikit-learn, which take about three and five
+times as long for many classes (benchmarks/results/metrics.md): they sort the scores of all images.
+Only those of a class's own images, usually a few, are sorted here. The numbers are scikit-learn's;
+torchmetrics, which would be one more dependency, has them in float32.
 
 Source: Hand and Till, "A Simple Generalisation of the Area Under the ROC Curve for Multiple Class
 Classification Problems", Machine Learning 45, 2001 (the area as a rank statistic, one class

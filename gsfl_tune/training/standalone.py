@@ -20,7 +20,7 @@ def train(
     experiment: Experiment,
     directory: str | Path,
     *,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
     notice: Callable[[str], None] = lambda line: None,
 ) -> Training:
@@ -43,8 +43,9 @@ def train(
     directory = path_of(directory, "train: directory")
     call(on_epoch, "train: on_epoch", "a function that takes the record of an epoch")
     call(notice, "train: notice", "a function that takes a line of text")
+    caches = None if cache_dir is None else path_of(cache_dir, "train: cache_dir")
     refuse_unfit_precision(experiment)
-    workspace = open_workspace(experiment, cache_dir)
+    workspace = open_workspace(experiment, caches)
     experiment = fit_groups(experiment, workspace)
     training = Training(experiment.defaults(), workspace, directory)
     for line in workspace.teacher_notices(training.config):

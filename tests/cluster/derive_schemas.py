@@ -1,20 +1,30 @@
-"""Derives the JSON schemas in ``data/`` from what KubeRay, AWS and Google publish.
+"""Derives the JSON schemas in ``data/`` from what KubeRay, AWS, Google and Grafana publish.
 
 They hold names, types and choices of fields, nothing else, and allow no other fields. To renew::
 
     git clone https://github.com/ray-project/kuberay
     pip download --no-deps botocore google-api-python-client
-    python tests/cluster/derive_schemas.py kuberay botocore-*.whl google_api_python_client-*.whl
+    pip download --no-deps 'grafana-foundation-sdk==1769699379!11.6.0'
+    python tests/cluster/derive_schemas.py kuberay kuberay
+    python tests/cluster/derive_schemas.py ec2-run-instances botocore-*.whl
+    python tests/cluster/derive_schemas.py gcp-instance google_api_python_client-*.whl
+    python tests/cluster/derive_schemas.py grafana-dashboard grafana_foundation_sdk-*.whl
 """
 
 from __future__ import annotations
 
+import enum
 import gzip
 import hashlib
+import inspect
 import json
+import re
 import subprocess
 import sys
+import types
+import typing
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -31,6 +41,9 @@ _AWS_TYPES = {
     "blob": "string",
 }
 _INT_OR_STRING = {"type": ["integer", "string"]}
+_PYTHON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+# The panels that the dashboard has; another kind has options of its own.
+_PANELS = ("stat", "timeseries")
 
 
 def kuberay(repository: str) -> dict[str, Any]:
@@ -138,6 +151,70 @@ def gcp(wheel: str) -> dict[str, Any]:
     return {"source": f"Compute Engine API v1, {revision}, Instance", **top, "$defs": found}
 
 
+def grafana(wheel: str) -> dict[str, Any]:
+    """Of a dashboard whose panels ask Prometheus, from the classes that Grafana Labs generates."""
+    sys.path.insert(0, str(Path(wheel).resolve()))
+    dashboard, prometheus, *kinds = (
+        import_module(f"grafana_foundation_sdk.models.{name}")
+        for name in ("dashboard", "prometheus", *_PANELS)
+    )
+    found: dict[str, Any] = {}
+
+    def fields(model: type) -> dict[str, Any]:
+        """Returns the schema of each field; ``from_json`` says what it is called in a file."""
+        hints = typing.get_type_hints(model)
+        read = inspect.getsource(model.from_json)
+        called = re.findall(r'if "(\w+)" in data:.*?args\["(\w+)"\]', read, re.DOTALL)
+        names = {attribute: name for name, attribute in called}
+        # What is the same in every file is not read.
+        fixed = {attribute: attribute.removesuffix("_val") for attribute in hints}
+        return {name: convert(hints[key]) for key, name in {**fixed, **names}.items()}
+
+    def convert(kind: Any) -> dict[str, Any]:
+        inner = typing.get_args(kind)
+        origin = typing.get_origin(kind)
+        if origin is typing.Literal:
+            return {"enum": list(inner)}
+        if origin in (typing.Union, types.UnionType):
+            options = [convert(each) for each in inner if each is not type(None)]
+            return options[0] if len(options) == 1 else {"anyOf": options}
+        if origin is list:
+            return {"type": "array", "items": convert(inner[0])}
+        if origin is dict:
+            return {"type": "object", "additionalProperties": convert(inner[1])}
+        if kind in _PYTHON_TYPES:
+            return {"type": _PYTHON_TYPES[kind]}
+        if issubclass(kind, enum.Enum):
+            return {"enum": [each.value for each in kind]}
+        if kind.__name__ == "Dataquery":
+            kind = prometheus.Dataquery
+        return {} if kind is object else reference(kind)
+
+    def reference(model: type) -> dict[str, Any]:
+        name = f"{model.__module__.rpartition('.')[2]}.{model.__name__}"
+        if name not in found:
+            found[name] = {}
+            properties = fields(model)
+            found[name] = {
+                "type": "object", "properties": properties, "additionalProperties": False,
+            }  # fmt: skip
+        return {"$ref": f"#/$defs/{name}"}
+
+    top = reference(dashboard.Dashboard)
+    panel = found["dashboard.Panel"]
+    panel["properties"]["type"] = {"enum": list(_PANELS)}
+    panel["allOf"] = []
+    for name, module in zip(_PANELS, kinds, strict=True):
+        own = {"options": reference(module.Options)}
+        if hasattr(module, "FieldConfig"):
+            custom = {"properties": {"custom": reference(module.FieldConfig)}}
+            own["fieldConfig"] = {"properties": {"defaults": custom}}
+        panel["allOf"].append(
+            {"if": {"properties": {"type": {"const": name}}}, "then": {"properties": own}}
+        )
+    return {"source": f"{Path(wheel).name}, Dashboard", **top, "$defs": found}
+
+
 def _pruned(entry: Any) -> dict[str, Any]:
     if entry.get("x-kubernetes-int-or-string"):
         return dict(_INT_OR_STRING)
@@ -197,16 +274,20 @@ def _git(repository: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+_DERIVED = {
+    "kuberay": kuberay,
+    "ec2-run-instances": ec2,
+    "gcp-instance": gcp,
+    "grafana-dashboard": grafana,
+}
+
+
 def main() -> None:
-    repository, botocore, google = sys.argv[1:]
-    for name, schema in {
-        "kuberay": kuberay(repository),
-        "ec2-run-instances": ec2(botocore),
-        "gcp-instance": gcp(google),
-    }.items():
-        path = DATA / f"{name}.json"
-        path.write_text(json.dumps(schema, separators=(",", ":"), sort_keys=True) + "\n")
-        print(path, path.stat().st_size)
+    name, source = sys.argv[1:]
+    path = DATA / f"{name}.json"
+    schema = _DERIVED[name](source)
+    path.write_text(json.dumps(schema, separators=(",", ":"), sort_keys=True) + "\n")
+    print(path, path.stat().st_size)
 
 
 if __name__ == "__main__":

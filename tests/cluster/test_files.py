@@ -200,6 +200,33 @@ def test_the_job_starts_what_the_image_has() -> None:
     assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) >= 60
 
 
+# --- Grafana ----------------------------------------------------------------------------------
+
+
+def test_grafana_knows_every_field_of_the_dashboard() -> None:
+    schema = _schema("grafana-dashboard")
+    board = json.loads((CLUSTERS / "grafana.json").read_text())
+    _validate(board, schema)
+    # Each panel by itself tells where a fault is; the schema of the whole says "none of these".
+    panels = {"$ref": "#/$defs/dashboard.Panel", "$defs": schema["$defs"]}
+    for panel in board["panels"]:
+        _validate(panel, panels)
+        # Neither is told by the schema, and without one a panel is empty.
+        assert all(target["expr"] and target["refId"] for target in panel["targets"])
+    first = board["panels"][0]
+    for wrong in (
+        {**first, "targets": [{"expr": "up", "refId": "A", "legend": "{{study}}"}]},
+        {**first, "gridPos": {"x": "0", "y": 0, "w": 12, "h": 8}},
+        {**first, "options": {"graphMode": "area"}},  # of a stat
+        {**first, "type": "time-series"},
+        {**first, "fieldConfig": {"defaults": {"custom": {"drawStyle": "lines"}}}},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            _validate({**board, "panels": [wrong]}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        _validate({**board, "refreshes": "10s"}, schema)
+
+
 # --- scripts and image ------------------------------------------------------------------------
 
 

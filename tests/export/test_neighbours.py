@@ -73,6 +73,13 @@ def test_nearest_are_those_of_a_plain_loop(exported, pool, squares):
     assert set(better) <= {each.name for each in found}
 
 
+def test_one_image_is_a_list_of_one(exported, squares, tmp_path):
+    bundle, path = load_bundle(exported, "cpu"), tmp_path / "one.png"
+    Image.fromarray(squares[0]).save(path)
+    assert bundle.neighbours(str(path), count=2) == bundle.neighbours([squares[0]], count=2)
+    assert len(bundle.neighbours(squares[0])) == 1
+
+
 def test_pictures_are_those_of_their_files(exported, pool):
     bundle = load_bundle(exported, "cpu")
     by_name = {name: place for place, name in enumerate(inside(pool.paths))}
@@ -120,7 +127,7 @@ def test_what_is_wrong_is_said(exported, trained_run, tmp_path, squares):
     plain = load_bundle(trained_run.best, "cpu")
     with pytest.raises(BundleError, match="--with-neighbours"):
         plain.neighbours([squares[0]])
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="found 0, allowed a whole number from 1 on"):
         load_bundle(exported, "cpu").neighbours([squares[0]], count=0)
     with pytest.raises(UserError, match="--with-neighbours: found with another format"):
         Options(format="onnx").check(neighbours=5)

@@ -15,10 +15,14 @@ COUNT = 60
 NAMES = tuple(f"gull of kind {number}" for number in range(COUNT))
 
 
+def page_of(names, folder):
+    maker = RunMaker(folder / "run", names=names)
+    return render(read_run(maker.begin().search().finish().evidence().path))
+
+
 @pytest.fixture(scope="module")
 def page_of_many(tmp_path_factory):
-    maker = RunMaker(tmp_path_factory.mktemp("many") / "run", names=NAMES)
-    return render(read_run(maker.begin().search().finish().evidence().path))
+    return page_of(NAMES, tmp_path_factory.mktemp("many"))
 
 
 def open_model(visit_page, page, width):
@@ -47,6 +51,20 @@ def test_every_bar_has_a_name_that_can_be_read(visit_page, page_of_many, width):
     edge = box.bounding_box()
     assert edge["x"] <= last["x"]
     assert last["x"] + last["width"] <= edge["x"] + edge["width"]
+    assert here.complaints == []
+
+
+@pytest.mark.parametrize(("count", "width"), [(40, 390), (95, 1280)])
+def test_bars_scroll_as_soon_as_names_would_touch(visit_page, tmp_path, count, width):
+    names = tuple(f"gull of kind {number}" for number in range(count))
+    here = open_model(visit_page, page_of(names, tmp_path), width)
+    names = here.page.locator("#fig-classes svg text.under")
+    assert names.count() == count
+    places = names.evaluate_all("(all) => all.map((each) => each.getBoundingClientRect().left)")
+    assert min(b - a for a, b in pairwise(places)) >= 12.9
+    box = here.page.locator("#classes-bars")
+    assert box.evaluate("(box) => box.scrollWidth > box.clientWidth && box.tabIndex === 0")
+    assert here.page.evaluate("document.documentElement.scrollWidth") <= width
     assert here.complaints == []
 
 

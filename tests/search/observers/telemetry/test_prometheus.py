@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
 from gsfl_tune.search.observers.telemetry import open_telemetry
 from gsfl_tune.search.observers.telemetry.prometheus import PrometheusPage
-from tests.search.experiments import experiment
+from tests.search.experiments import experiment, searched
 
 DASHBOARD = Path(__file__).parents[4] / "clusters" / "grafana.json"
 
@@ -70,6 +71,30 @@ def test_prometheus_reads_what_the_search_does(page: PrometheusPage, run: RunDir
     assert found["gsfl_tune_proposal_seconds_count"] == 2
     assert found["gsfl_tune_checkpoint_seconds_sum"] == 0.5
     assert found['gsfl_tune_retrains_total{outcome="failed"}'] == 1
+
+
+@pytest.mark.slow
+def test_a_real_search_tells_it(
+    page: PrometheusPage, run: RunDirectory, ray_of_tests: None, two_slots: Slots, cache_dir: Path
+) -> None:
+    made = experiment("search.trials=4", "search.scheduler.reduction=2")
+    options = {"resources": two_slots, "cache_dir": cache_dir, "save_seconds": 0}
+    trials = searched(made, run, watchers=[page], **options).study.trials()
+    found = read(page)
+    for state in ("COMPLETE", "PRUNED"):
+        name = f'gsfl_tune_trials{{state="{state}",study="search"}}'
+        assert found.get(name, 0) == sum(trial.state.name == state for trial in trials)
+    best = min(trial.value for trial in trials if trial.state.name == "COMPLETE")
+    assert found['gsfl_tune_best_value{metric="validation/nll",study="search"}'] == best
+    assert found['gsfl_tune_trials_queue{study="search"}'] == 0
+    assert found["gsfl_tune_proposal_seconds_count"] == 4
+    assert 0 < found["gsfl_tune_proposal_seconds_sum"] < 60
+    rungs = sum(len(trial.intermediate_values) for trial in trials)
+    assert found['gsfl_tune_rungs_total{study="search"}'] == rungs
+    assert found["gsfl_tune_checkpoint_seconds_count"] == rungs
+    assert found["gsfl_tune_checkpoint_seconds_sum"] > 0
+    assert found["gsfl_tune_slots"] == 2
+    assert found["gsfl_tune_slot_busy_seconds_total"] > found["gsfl_tune_checkpoint_seconds_sum"]
 
 
 def test_the_dashboard_asks_for_numbers_that_there_are(
