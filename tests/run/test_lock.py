@@ -55,7 +55,7 @@ def test_a_lock_that_cannot_be_made_is_one_message(
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
         monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(UserError, match="cannot be written .*, allowed is") as said, run_lock(run):
+    with pytest.raises(UserError, match=r"cannot be written .*, allowed is") as said, run_lock(run):
         pass
     assert "\n" not in str(said.value)
 
