@@ -277,9 +277,10 @@ def training_images_told(trained_on: Mapping[str, Any], data: LabelledImages) ->
         data: The images.
     """
     drawn = data.drawn_from
-    if not trained_on or trained_on.get("images") != drawn.get("images"):
+    if not trained_on or drawn is None or trained_on.get("test") == drawn.test:
         return []
-    if trained_on.get("test") == drawn["test"]:
+    # Asked last, as it may have to read images that are not scored.
+    if trained_on.get("images") != drawn.images():
         return []
     return [
         "the bundle was trained on some of these images, so its score is too good: they are those "

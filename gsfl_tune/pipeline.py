@@ -124,13 +124,12 @@ def search(
         experiment, features = fit_precision(
             experiment, workspace, known=manifest.features(), alone=alone
         )
-        counted = "search.trials" not in experiment.automatic
         begun = begin_or_go_on(
             experiment, run, workspace.dataset.digest, resume=resume, changing=change_space
         )
         experiment, plan = begun.experiment, begun.plan
         elapsed = manifest.elapsed(started, anew=begun.anew)
-        if begun.before is None and manifest.finished(experiment):
+        if begun.same_space and manifest.finished(experiment):
             return read_results(run.results_file)
         assumed = experiment.provisional()
         refuse_what_fails_later(assumed, workspace, notice, address)
@@ -209,7 +208,7 @@ def search(
                     budget=None
                     if plan is None
                     else TimeBudget.of(plan, experiment, elapsed, costs),
-                    counted=counted,
+                    counted=begun.counted,
                     storage=storage,
                 ).run_all()
                 show_winner(run)

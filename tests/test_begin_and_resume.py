@@ -17,6 +17,7 @@ from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.pipeline import search
 from gsfl_tune.report import write_report
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.search import Watcher
 from gsfl_tune.search.study.journal import read_studies
 
@@ -170,6 +171,34 @@ def test_a_search_goes_on_in_another_space(tmp_path: Path, photos: Path) -> None
     assert "outside the changed space" in write_report(run.path).read_text()
     # Labels of rungs are those of the space as it is now.
     assert json.loads(run.manifest_file.read_text())["space_changed"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["space_changed", "begin"])
+def test_a_change_of_space_that_is_killed_goes_on(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Whatever was written until then; the numbers of trials and finalists are those before."""
+    old, _ = go(tmp_path, photos, "search.sampler.name=random", "model.latent_dim=8")
+    changed = ("search.sampler.name=random", "model.latent_dim=24")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*given: object, **named: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as killing:
+        killing.setattr(Manifest, step, kill)
+        with pytest.raises(Killed):
+            go(tmp_path, photos, *changed, resume=True, change_space=True)
+    new, _ = go(tmp_path, photos, *changed, resume=True)
+    assert new.winner.config["model"]["latent_dim"] == 24
+    assert json.loads(RunDirectory(tmp_path / "run").manifest_file.read_text())["space_changed"] > 0
+    # And back again: nothing was lost.
+    words = ("search.sampler.name=random", "model.latent_dim=8")
+    again, _ = go(tmp_path, photos, *words, resume=True, change_space=True)
+    assert again.winner.validation == old.winner.validation
 
 
 def test_another_space_is_for_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:

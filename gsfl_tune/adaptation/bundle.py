@@ -38,17 +38,17 @@ def removed_parts(bundle: Bundle, description: Mapping[str, Any]) -> list[str]:
 def write_adapted(
     out: Path, network: Network, bundle: Bundle, description: Mapping[str, Any], found: Adapted
 ) -> None:
-    """Writes the bundle; the whole directory appears at once.
+    """Writes the bundle as an export does, see `files.fill_directory`.
 
     Args:
-        out: The directory.
+        out: The directory; missing or empty.
         network: The adapted network.
         bundle: The bundle that was adapted.
         description: Its ``config.json``.
         found: What the adaptation did.
 
     Raises:
-        OSError: If the directory cannot be written.
+        UserError: If the directory cannot be written, or is not empty any more.
     """
     weights = files.tensor_bytes(dict(network.inference_state()))
     facts = {
@@ -88,7 +88,7 @@ def write_adapted(
         for name, data in contents.items():
             (folder / name).write_bytes(data)
 
-    files.replace_directory(out, fill)
+    files.fill_directory(out, fill)
 
 
 def _card(bundle: Bundle, content: Mapping[str, Any], found: Adapted) -> str:

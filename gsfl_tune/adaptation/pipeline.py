@@ -105,8 +105,7 @@ def adapt(
     caches = None if cache_dir is None else path_of(cache_dir, "adapt: cache_dir")
     names = _names(images)
     out = path_of(out, "adapt: out")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not an empty directory; choose another one")
+    files.refuse_filled(out)
     state = state_directory(out)
     _refuse_state(state, resume)
     loaded = load_bundle(bundle, device)
@@ -168,11 +167,8 @@ def adapt(
         )
         try:
             write_adapted(out, network.cpu().eval(), loaded, description, result)
-        except OSError as error:
-            raise UserError(
-                f"{out}: cannot be written ({error.strerror or error}); {state} keeps what was "
-                "trained, for --resume"
-            ) from error
+        except UserError as error:
+            raise UserError(f"{error}; {state} keeps what was trained, for --resume") from error
     shutil.rmtree(state, ignore_errors=True)
     return result
 
@@ -188,7 +184,8 @@ def _train(training: Adapting, on_record: OnRecord) -> None:
 
 def state_directory(out: Path) -> Path:
     """Returns where the state of an adaptation is until it is done."""
-    return out.absolute().with_name(out.name + _SUFFIX)
+    place = out.absolute()  # `.` has no name
+    return place.with_name(place.name + _SUFFIX)
 
 
 def _training(bundle: Bundle, found: AdaptedTo, settings: Settings, state: Path) -> Adapting:

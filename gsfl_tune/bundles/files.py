@@ -102,9 +102,10 @@ def fill_directory(directory: Path, fill: Callable[[Path], None]) -> None:
     An empty one stays where it is: it may be a mount, a link, or the current directory.
 
     Raises:
-        UserError: If it cannot be written.
+        UserError: If it cannot be written, or is not empty (any more).
     """
     try:
+        refuse_filled(directory)
         place = directory.resolve()
         if place.is_dir():
             _fill_empty(place, fill)
@@ -113,6 +114,16 @@ def fill_directory(directory: Path, fill: Callable[[Path], None]) -> None:
     except OSError as error:
         where = error.filename or directory
         raise UserError(f"{where}: cannot be written ({error.strerror or error})") from error
+
+
+def refuse_filled(directory: Path) -> None:
+    """Refuses a place that `fill_directory` would have to write over.
+
+    Raises:
+        UserError: If it is a file, or a directory that is not empty.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory}: exists and is not an empty directory; choose another one")
 
 
 def _fill_empty(directory: Path, fill: Callable[[Path], None]) -> None:

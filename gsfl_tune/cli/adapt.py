@@ -17,6 +17,7 @@ from gsfl_tune.cli._base import (
     showing,
 )
 from gsfl_tune.cli._interrupted import interrupted, resuming
+from gsfl_tune.cli._targets import refuse_folder
 from gsfl_tune.cli.search import stoppable
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Adapt(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Adapts, with a line per epoch on standard error, and prints what was done."""
+        refuse_folder("--output", args.output)
         shown = showing("loading PyTorch and the bundle")
         with shown as display, stoppable() as stop_if_asked:
             from gsfl_tune.adaptation import AdaptationFailed, adapt

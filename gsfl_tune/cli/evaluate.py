@@ -138,13 +138,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
 
 
 def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
-    from gsfl_tune.data.labelled_images import (
-        UNBOXED,
-        LabelledImages,
-        as_trained,
-        open_for_evaluation,
-        unlabelled_told,
-    )
+    from gsfl_tune.data.labelled_images import UNBOXED, as_trained, open_for_evaluation
     from gsfl_tune.experiment import UserError
 
     side, fit = bundle.preprocessing.side, bundle.preprocessing.fit
@@ -155,20 +149,11 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
             raise UserError(f"--set: found {path}, allowed with an experiment file (.yaml) only")
         margin = trained["crop_margin"] if trained.get("crop") == "box" else None
         return open_for_evaluation(path, side, fit, reading=reading, margin=margin)
-    from gsfl_tune.data import prepare
+    from gsfl_tune.data.test_part import open_test_part
     from gsfl_tune.experiment import Experiment
 
     config = as_trained(Experiment.load(path, overrides).defaults().data, trained, fit)
-    dataset = prepare(config, side=side, parts=("test",), reading=reading)
-    unlabelled = dataset.unlabelled_test
-    unboxed = [UNBOXED] if trained.get("crop") == "box" and config.crop == "none" else []
-    told = unlabelled_told(unlabelled, len(dataset.test))
-    return LabelledImages(
-        dataset.test,
-        dataset.classes,
-        "test",
-        dataset.broken_test,
-        [*dataset.notices, *unboxed, *told],
-        unlabelled,
-        drawn_from=dataset.trained_on(validation=True),
-    )
+    found = open_test_part(config, side, reading)
+    if trained.get("crop") == "box" and config.crop == "none":
+        found = replace(found, notices=[*found.notices, UNBOXED])
+    return found

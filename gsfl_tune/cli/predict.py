@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -79,6 +79,7 @@ class Predict(Command):
         """Predicts and prints."""
         with showing("loading PyTorch and the bundle", short=True) as display, ExitStack() as stack:
             from gsfl_tune.activity import activity
+            from gsfl_tune.data.arriving import as_they_come
             from gsfl_tune.data.named_images import NamedImages, names_of_list
             from gsfl_tune.experiment import UserError
             from gsfl_tune.export.engine import Engine, load_for
@@ -96,13 +97,13 @@ class Predict(Command):
             names = chain(args.images, chain.from_iterable(map(names_of_list, args.files_from)))
             named = NamedImages(names, allow_url=args.allow_url, any_name=True)
             tables = _tables(args, bundle, threshold, stack)
-            found: Iterable[str | NotFound] = named
             total = None
             # A list may still be written, so its images are predicted as they come.
+            runs: Iterable[Iterable[str | NotFound]] = as_they_come(named)
             if not args.files_from:
                 with activity("listing the images"):
                     found = list(named)
-                total = len(found)
+                runs, total = [found], len(found)
                 # Before what is missing, which they may explain.
                 for line in named.told():
                     display.say(line)
@@ -111,11 +112,11 @@ class Predict(Command):
                 quickened(bundle.networks, size, total, bundle.device, engine=engine),
                 activity("predicting", total, "images") as progress,
             ):
-                task = _Task(found, display, progress)
-                predictions = bundle.stream(
-                    task.images(), top=args.top, on_error=task.fail, threshold=threshold
+                task = _Task(display, progress)
+                predict = partial(
+                    bundle.stream, top=args.top, on_error=task.fail, threshold=threshold
                 )
-                _write(task.count(predictions), args, tables, threshold)
+                _write(_answers(runs, predict, task), args, tables, threshold)
             for line in named.told() if args.files_from else []:
                 display.say(line)
             if task.failed:
@@ -131,23 +132,20 @@ class Predict(Command):
 class _Task:
     """Counts images, reports problems with them, and shows the progress."""
 
-    def __init__(
-        self, named: Iterable[str | NotFound], display: Display, progress: Activity
-    ) -> None:
-        self._named = named
+    def __init__(self, display: Display, progress: Activity) -> None:
         self._display = display
         self._progress = progress
         self.done = 0
         self.failed = 0
         self.missing = 0
 
-    def images(self) -> Iterator[str | LazyImage]:
+    def images(self, named: Iterable[str | NotFound]) -> Iterator[str | LazyImage]:
         """Yields paths and URLs; reports and counts names without an image."""
         from gsfl_tune.data.fetch import fetch, is_url
         from gsfl_tune.data.named_images import NotFound
         from gsfl_tune.export import ImageError, LazyImage
 
-        for item in self._named:
+        for item in named:
             if isinstance(item, NotFound):
                 self.fail(ImageError(f"{item.name}: {item.reason}", missing=True))
             elif is_url(item):
@@ -173,6 +171,17 @@ class _Task:
         self._progress.done = self.done + self.failed
         if self._progress.total is None:
             self._progress.what = f"predicting, {self._progress.done:,} images so far"
+
+
+def _answers(
+    runs: Iterable[Iterable[str | NotFound]],
+    predict: Callable[[Iterator[str | LazyImage]], Iterator[Prediction]],
+    task: _Task,
+) -> Iterator[Prediction]:
+    """Yields the predictions of each run, and shows them before it waits for the next one."""
+    for run in runs:
+        yield from task.count(predict(task.images(run)))
+        sys.stdout.flush()
 
 
 def _tables(

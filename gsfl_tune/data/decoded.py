@@ -61,12 +61,15 @@ class Geometry:
 
         Args:
             source: The source.
-            digests: Digests of all its images.
+            digests: Digests of all its images; empty for those that were not read, and so is
+                their identity.
         """
         if self.margin is None:
             return list(digests)
         return [
             hashlib.blake2b(digest + repr(sample.box).encode(), digest_size=len(digest)).digest()
+            if digest
+            else b""
             for digest, sample in zip(digests, source.samples, strict=True)
         ]
 

@@ -76,12 +76,18 @@ def digest_of_images(identities: Iterable[bytes]) -> str:
     return state.hexdigest()
 
 
-def read_contents(source: Source, cache: Path) -> Contents:
-    """Reads the digest and the extreme values of every image of a source.
+def read_contents(source: Source, cache: Path, positions: Sequence[int] | None = None) -> Contents:
+    """Reads the digests and the extreme values of the images of a source.
 
     Both are kept in ``cache`` under (path, size, time of change). So a second start reads no image,
     except those that could not be read: a repair of rights or of a mount changes neither size nor
     time.
+
+    Args:
+        source: The source.
+        cache: Root of the node's caches.
+        positions: Images to read; default: all. What is returned of the others is an empty digest,
+            whether they were read before or not.
     """
     known = source.known_digests()
     if known is not None:
@@ -96,7 +102,8 @@ def read_contents(source: Source, cache: Path) -> Contents:
         seen = entry[1] if fresh and entry is not None else None
         # Earlier versions kept what could not be read.
         found.append(None if seen and seen.digest == _unreadable(sample.path) else seen)
-    missing = [position for position, seen in enumerate(found) if seen is None]
+    wanted = set(range(len(found)) if positions is None else positions)
+    missing = [at for at, seen in enumerate(found) if seen is None and at in wanted]
     if missing:
         with activity("reading images", len(missing), "images") as step:
             for position, seen in in_threads(source.readers(missing), _see):
@@ -105,8 +112,8 @@ def read_contents(source: Source, cache: Path) -> Contents:
         if any(found[position] for position in missing):
             _save(file, source, found)
     every = [
-        seen or _Seen(_unreadable(sample.path), None)
-        for seen, sample in zip(found, source.samples, strict=True)
+        (seen or _Seen(_unreadable(sample.path), None)) if at in wanted else _Seen(b"", None)
+        for at, (seen, sample) in enumerate(zip(found, source.samples, strict=True))
     ]
     extremes = {place: seen.extremes for place, seen in enumerate(every) if seen.extremes}
     marked = {place for place, seen in enumerate(every) if seen.marked}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from gsfl_tune.cache.entries import cache_directory
-from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
-from gsfl_tune.data.digests import digest_of_images, read_contents
+from gsfl_tune.data.decoded import (
+    BrokenImage,
+    DecodedFile,
+    DecodedImages,
+    Geometry,
+    decode_once,
+)
+from gsfl_tune.data.digests import Contents, digest_of_images, read_contents
 from gsfl_tune.data.image_file import PLAIN, Fit, Reading
 from gsfl_tune.data.marks import MADE
 from gsfl_tune.data.messages import unreadable_message
@@ -20,6 +26,19 @@ from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
 UNBOXED = "the bundle was trained on boxes cut out of images; these have none, and are scored whole"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Tells where images that are scored were drawn from, as `Dataset.trained_on` has it.
+
+    Attributes:
+        test: Digest of the images that are scored.
+        images: Returns the digest of all images of the source; reads those that were not read yet.
+    """
+
+    test: str
+    images: Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -34,8 +53,7 @@ class LabelledImages:
         notices: Messages that are not errors, such as on images without a label.
         unlabelled: Number of images of this part that have no label; they are not in `images`.
         contents: Digest of the bytes of each of `images`; empty where they were not read for this.
-        drawn_from: ``images`` and ``test``: digests of all images of the source, and of those that
-            are scored, as `Dataset.trained_on` has them; empty if unknown.
+        drawn_from: Where they were drawn from; None if unknown.
     """
 
     images: DecodedImages
@@ -45,7 +63,7 @@ class LabelledImages:
     notices: list[str]
     unlabelled: int = 0
     contents: list[bytes] = field(default_factory=list)
-    drawn_from: Mapping[str, Any] = field(default_factory=dict)
+    drawn_from: Drawn | None = None
 
 
 def open_for_evaluation(
@@ -123,8 +141,7 @@ def _decode(
     cache: Path,
     part: Literal["test", "all"],
 ) -> LabelledImages:
-    contents = read_contents(source, cache)
-    digests = contents.digests
+    contents = read_contents(source, cache, positions)
     marked = [position for position in positions if position in contents.marked]
     if marked:
         source.left_out[MADE] += len(marked)
@@ -136,8 +153,35 @@ def _decode(
             "a score on images that a model has made says nothing"
         )
         raise UserError("\n".join([*source.told(), last]))
-    identities = geometry.identities(source, digests)
+    identities = geometry.identities(source, contents.digests)
     file = decode_once(source, positions, identities, geometry, cache)
+    return labelled(source, positions, contents, file, geometry, cache, part)
+
+
+def labelled(
+    source: Source,
+    positions: Sequence[int],
+    contents: Contents,
+    file: DecodedFile,
+    geometry: Geometry,
+    cache: Path,
+    part: Literal["test", "all"],
+) -> LabelledImages:
+    """Returns the readable ones of some images of a source, with what must be said of them.
+
+    Args:
+        source: The source.
+        positions: The images.
+        contents: What was read from them, at least.
+        file: These images, decoded.
+        geometry: How they were decoded.
+        cache: Root of the node's caches.
+        part: ``test`` if they are the source's test part.
+
+    Raises:
+        UserError: If none of them can be read.
+    """
+    identities = geometry.identities(source, contents.digests)
     rows = np.array(
         [row for row, reason in enumerate(file.reasons) if reason is None], dtype=np.int64
     )
@@ -165,13 +209,19 @@ def _decode(
         # Problems too: they name rows that are not scored.
         [*source.told(), *source.problems, *unlabelled_told(unlabelled, len(positions))],
         unlabelled,
-        [digests[positions[row]] for row in rows.tolist()],
-        {
-            "images": digest_of_images(
-                each for place, each in enumerate(identities) if place not in contents.marked
-            ),
-            "test": digest_of_images(identities[position] for position in positions),
-        },
+        [contents.digests[positions[row]] for row in rows.tolist()],
+        Drawn(
+            digest_of_images(identities[position] for position in positions),
+            lambda: _digest_of_all(source, geometry, cache),
+        ),
+    )
+
+
+def _digest_of_all(source: Source, geometry: Geometry, cache: Path) -> str:
+    contents = read_contents(source, cache)
+    identities = geometry.identities(source, contents.digests)
+    return digest_of_images(
+        each for place, each in enumerate(identities) if place not in contents.marked
     )
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -134,10 +132,9 @@ def names_of_list(path: str) -> Iterator[str]:
         UserError: If the list cannot be read.
     """
     try:
-        stream = (
-            nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb")  # noqa: SIM115
-        )
-        with stream as lines:
+        # Not `sys.stdin`, which Python closes at its end, also while a thread reads from it.
+        stdin = path == STDIN
+        with open(0 if stdin else path, "rb", closefd=not stdin) as lines:
             for line in lines:
                 name = os.fsdecode(line).rstrip("\r\n").removeprefix("\ufeff")
                 if name.strip():

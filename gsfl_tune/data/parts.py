@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.grouping import Grouping
 from gsfl_tune.data.sources import Source
+from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.splits import Split, divide, size_problems
 from gsfl_tune.experiment.data_config import SplitConfig
 
@@ -50,6 +52,13 @@ def divide_source(
         dropped=place[split.dropped],
         strayed=place[split.strayed],
     )
+
+
+def listing_problems(source: Source) -> list[str]:
+    """Lists the problems of a source that are known without a division."""
+    twice = sorted(name for name, count in Counter(source.classes).items() if count > 1)
+    told = [f"class names that appear more than once: {some(twice)}"] if twice else []
+    return [*source.problems, *told]
 
 
 def source_problems(source: Source, split: Split, may_lack: Collection[int] = ()) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from gsfl_tune.data.digests import Contents, read_contents
 from gsfl_tune.data.disk_errors import disk_error
 from gsfl_tune.data.exclude import leave_out
 from gsfl_tune.data.image_file import Reading, natural_range, square_side
-from gsfl_tune.data.parts import divide_source, source_problems
+from gsfl_tune.data.parts import divide_source, listing_problems, source_problems
 from gsfl_tune.data.sources import Source, create_source
-from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.synthetic import with_synthetic, without_marked
 from gsfl_tune.experiment.data_config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
@@ -61,23 +59,14 @@ def prepare(
         raise disk_error(error, cache) from error
     # Before anything is decoded, assuming that no image is broken.
     split = divide_source(source, contents.digests, config.split, source.originals)
-    problems = [*source.problems, *source_problems(source, split)]
-    twice = sorted(name for name, count in Counter(source.classes).items() if count > 1)
-    if twice:
-        problems.append(f"class names that appear more than once: {some(twice)}")
+    problems = [*listing_problems(source), *source_problems(source, split)]
     if problems:
         # First the images left out, as these may explain what is missing.
         raise UserError("\n".join([*source.told(), *problems]))
     if reading is None:
         reading = _reading(source, contents, config)
     else:
-        # What is read, and not which values: that is up to the images.
-        reading = dataclasses.replace(
-            reading,
-            max_pixels=config.max_pixels,
-            truncated=config.truncated == "accept",
-            cut_bottom=source.cut_bottom,
-        )
+        reading = reading_of(reading, config, source)
     margin = config.crop_margin if config.crop == "box" else None
     geometry = Geometry(side or square_side(config.largest_image_size), config.fit, reading, margin)
     dataset = Dataset(source, contents.digests, geometry, config, cache, progress)
@@ -86,6 +75,24 @@ def prepare(
             raise ValueError(f"parts may name pool and test, not {part!r}")
         getattr(dataset, part)
     return dataset
+
+
+def reading_of(reading: Reading, config: DataConfig, source: Source) -> Reading:
+    """Returns the settings of a bundle for values of pixels, for the images of a configuration.
+
+    What is read is up to the configuration, and not which values: that is up to the images.
+
+    Args:
+        reading: Settings of the bundle.
+        config: The section ``data``.
+        source: Its images.
+    """
+    return dataclasses.replace(
+        reading,
+        max_pixels=config.max_pixels,
+        truncated=config.truncated == "accept",
+        cut_bottom=source.cut_bottom,
+    )
 
 
 def _reading(source: Source, contents: Contents, config: DataConfig) -> Reading:

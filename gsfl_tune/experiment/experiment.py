@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +219,11 @@ class Experiment:
         planned = Experiment(root, self.file, problems, None, self.automatic)
         planned.automatic = planned.automatic - values.keys()
         return planned
+
+    def automatic_too(self, paths: Iterable[str]) -> Experiment:
+        """Returns the same experiment with further leaves that follow from its time budget."""
+        further = self.automatic | frozenset(paths)
+        return Experiment(self._root.copy(), self.file, [], None, further)
 
     def clamp(self, path: str, high: float) -> Experiment:
         """Returns the same experiment with a lower upper bound for a leaf's distributions.

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.experiment.url_options import split_options
+
 _STEP = 32
 _SMALLEST, _LARGEST = 64, 224
 # At 224 pixels a bird shows few details; larger images may need this size.
@@ -108,6 +110,7 @@ class Facts:
 
 def name_of(path: str) -> str:
     """Makes the name of an experiment for the images at a path or URL."""
+    path, _ = split_options(path)
     stem = Path(path.rstrip("/")).stem if "://" in path else Path(path).resolve().stem
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
     return re.sub(r"^[._-]+", "", name) or "data"

@@ -129,8 +129,30 @@ class Options:
             )
         if neighbours is not None and neighbours < 1:
             problems.append(f"--neighbours-per-class: found {neighbours}, allowed at least 1")
+        problems += self._without_effect()
         if problems:
             raise UserError("\n".join(problems))
+
+    def _without_effect(self) -> list[str]:
+        """Lists options of a training or rounding that would not take place."""
+        plain, rounded = Options(), self.precision == "int8"
+        rows = (
+            ("--max-loss", self.max_loss, plain.max_loss, rounded, "--precision int8"),
+            ("--calibration", self.calibration, plain.calibration, rounded, "--precision int8"),
+            (
+                "--epochs",
+                self.epochs,
+                plain.epochs,
+                rounded or self.prune > 0,
+                "--precision int8 or --prune",
+            ),
+        )
+        return [
+            f"{name}: found {value:g} without {needed}, allowed with it: nothing else depends on it"
+            for name, value, usual, used, needed in rows
+            # None is what takes place, and below that it is a problem of its own.
+            if not used and value != usual and value > 0
+        ]
 
     def require(self) -> None:
         """Checks that the needed packages are installed, before any work is done.

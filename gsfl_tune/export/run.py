@@ -122,8 +122,7 @@ def export_run(
         _refuse_alone(directory.path, [name for name, there in given.items() if there])
     elif not directory.best.is_dir():
         raise UserError(_no_best(directory, run))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists and is not an empty directory; choose another one")
+    files.refuse_filled(out)
     source = directory.path if alone else directory.best
     if pick is not None:
         from gsfl_tune.export.pick import picked_bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -14,6 +15,17 @@ from gsfl_tune.run.layout import RunDirectory
 # `holder` has the lock for a moment; nobody else holds it so briefly.
 _TRIES = 5
 _BETWEEN_TRIES = 0.05
+# What a user can change about a place; a full disk is no fault of the command.
+_UNWRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+)
 _BUSY = "another search is using this run directory"
 
 
@@ -26,10 +38,10 @@ def run_lock(run: RunDirectory, busy: str = _BUSY) -> Iterator[None]:
         busy: What the error says of a directory that another driver has.
 
     Raises:
-        UserError: When another process holds the lock, or the file system has no locks.
+        UserError: When another process holds the lock, it cannot be made, or the file system has
+            no locks.
     """
-    run.path.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _open(run)
     try:
         try:
             _take(handle)
@@ -71,6 +83,19 @@ def holder(run: RunDirectory) -> str | None:
     finally:
         os.close(handle)
     return None
+
+
+def _open(run: RunDirectory) -> int:
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        return os.open(run.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise UserError(
+            f"{error.filename or run.lock_file}: cannot be written ({error.strerror}), allowed is "
+            "a directory that this process may write to: it is locked first"
+        ) from error
 
 
 def _take(handle: int) -> None:

@@ -139,11 +139,17 @@ class Manifest:
             },
         )
 
-    def space_changed(self) -> None:
-        """Notes that rungs have the numbers of another space from now on."""
+    def space_changed(self, when: float | None = None) -> None:
+        """Notes that rungs have the numbers of another space from a time on; default: now."""
         content = self._read()
         if content:
-            write_json(self.run.manifest_file, {**content, SPACE_CHANGED: _now()})
+            when = _now() if when is None else when
+            write_json(self.run.manifest_file, {**content, SPACE_CHANGED: when})
+
+    def last_begin(self) -> float:
+        """Returns when the last driver began, in seconds since 1970; 0 if none is known."""
+        drivers = self._read().get("drivers")
+        return float(drivers[-1]["begin"]) if drivers else 0.0
 
     @contextmanager
     def clock(self, phase: str) -> Iterator[Clock]:

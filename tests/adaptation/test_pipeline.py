@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ def run(stripes_home, tmp_path):
         torch.set_num_threads(1)
         settings = {"epochs": 3, "device": "cpu", "cache_dir": stripes_home / "cache", **given}
         images = settings.pop("images", stripes_home / "target")
-        return gsfl_tune.adapt(stripes_home / bundle, images, tmp_path / out, **settings)
+        place = settings.pop("out_of", tmp_path) / out
+        return gsfl_tune.adapt(stripes_home / bundle, images, place, **settings)
 
     return adapted
 
@@ -113,6 +115,34 @@ def test_nothing_is_written_where_something_is(run, stripes_home, tmp_path):
     with pytest.raises(UserError, match="among those adapted to"):
         run("new", judge=stripes_home / "target")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_directory_stays_where_it_is(run, tmp_path, monkeypatch):
+    """It may be a link, a mount, or the current directory, as for an export."""
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "large disk")
+    run(epochs=1, blocks=0)
+    assert (tmp_path / "out").is_symlink()
+    assert load_bundle(tmp_path / "large disk").classes
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    run(".", epochs=1, blocks=0, out_of=Path())
+    assert Path.cwd() == tmp_path / "here"
+    assert load_bundle(".").classes
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "large disk", "out"]
+
+
+def test_what_appears_in_out_meanwhile_is_left_and_the_training_kept(run, tmp_path):
+    def disturb(record):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+
+    with pytest.raises(UserError, match=r"is not an empty directory.*for --resume"):
+        run(epochs=1, blocks=0, on_record=disturb)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    (tmp_path / "out" / "mine.txt").unlink()
+    run(epochs=1, blocks=0, resume=True)
+    assert load_bundle(tmp_path / "out").classes
 
 
 def test_a_failure_writes_no_bundle(run, tmp_path):

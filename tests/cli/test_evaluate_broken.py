@@ -1,11 +1,17 @@
-"""Broken images of an experiment whose test part is evaluated."""
+"""Which images are read where the test part of an experiment is evaluated."""
 
 from __future__ import annotations
 
 import json
+import os
 
+import pytest
+
+from gsfl_tune.data import prepare
+from gsfl_tune.experiment.data_config import DataConfig
+from gsfl_tune.export import load_bundle
 from tests.data.conftest import fill
-from tests.export.conftest import CLASSES
+from tests.export.conftest import CLASSES, SIDE
 
 
 def test_those_of_other_parts_do_not_count(command, bundle_path, tmp_path, monkeypatch):
@@ -28,3 +34,41 @@ def test_those_of_other_parts_do_not_count(command, bundle_path, tmp_path, monke
     # Where the test part is chosen, a broken image might have been in it.
     words = ("--set", f"data.path={path / 'train'}", "--json")
     assert json.loads(command("evaluate", bundle_path, file, *words).out)["broken"] == 2
+
+
+@pytest.mark.parametrize("words", [[], ["--set", "data.split.by=near_duplicate"]])
+def test_a_given_test_part_needs_no_other_image(command, bundle_path, tmp_path, monkeypatch, words):
+    """The others may be on another machine, or be many: none of them is opened or decoded."""
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    zoo = tmp_path / "zoo"
+    fill(zoo / "train", dict.fromkeys(CLASSES[:5], 6))
+    fill(zoo / "test", dict.fromkeys(CLASSES[:5], 4), seed=200)
+    for image in (zoo / "train").rglob("*.png"):
+        image.unlink()
+        os.mkfifo(image)  # whoever opens it waits forever
+    file = tmp_path / "zoo.yaml"
+    file.write_text(f"name: zoo\ndata: {{source: folder, path: '{zoo}'}}\n")
+    expected = json.loads(command("evaluate", bundle_path, zoo / "test", "--json").out)
+    for data in ([file, *words], [zoo]):
+        answer = command("evaluate", bundle_path, *data, "--json")
+        assert answer.code == 0, answer.err
+        content = json.loads(answer.out)
+        assert (content["part"], content["images"], content["broken"]) == ("test", 20, 0)
+        assert content["metrics"] == expected["metrics"]
+
+
+def test_the_file_of_a_search_is_used_again(command, bundle_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    zoo = tmp_path / "zoo"
+    fill(zoo / "train", dict.fromkeys(CLASSES[:5], 6))
+    fill(zoo / "test", dict.fromkeys(CLASSES[:5], 4), seed=200)
+    data = DataConfig(
+        source="folder", path=str(zoo), fit=load_bundle(bundle_path).preprocessing.fit
+    )
+    dataset = prepare(data, side=SIDE, cache_dir=tmp_path / "cache")
+    before = sorted((tmp_path / "cache" / "decoded").glob("*.arrow"))
+    file = tmp_path / "zoo.yaml"
+    file.write_text(f"name: zoo\ndata: {{source: folder, path: '{zoo}'}}\n")
+    answer = command("evaluate", bundle_path, file, "--json")
+    assert json.loads(answer.out)["images"] == len(dataset.test)
+    assert sorted((tmp_path / "cache" / "decoded").glob("*.arrow")) == before

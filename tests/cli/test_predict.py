@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +219,48 @@ def test_lists_and_standard_input(command, bundle_path, album, images, tmp_path)
         answer.err
         == f"--files-from {tmp_path / 'none'}: cannot be read (No such file or directory)\n"
     )
+
+
+@pytest.mark.parametrize("output", [[], ["--json"]])
+def test_a_list_is_answered_while_it_is_written(bundle_path, images, tmp_path, output):
+    """Who writes it may wait for an answer before the next name."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"nothing")
+    process = listening(bundle_path, *output)
+    printed = b""
+    for named in ([images[0]], [images[1], broken, images[2]], [images[0]]):
+        process.stdin.write("".join(f"{each}\n" for each in named))
+        process.stdin.flush()
+        answers = printed.count(b"/image ") + sum(each != broken for each in named)
+        while printed.count(b"/image ") < answers:
+            block = os.read(process.stdout.fileno(), 4096)
+            assert block, process.stderr.read()
+            printed += block
+    out, err = process.communicate()
+    assert process.returncode == 1
+    assert err.splitlines()[-1] == "1 of 5 could not be read"
+    text = printed.decode() + out
+    expected = [str(images[place]) for place in (0, 1, 2, 0)]
+    if output:
+        assert [each["path"] for each in json.loads(text)] == expected
+    else:
+        assert [line for line in text.splitlines() if "/image " in line] == expected
+
+
+def test_a_list_that_goes_on_is_left_when_asked(bundle_path, images):
+    process = listening(bundle_path)
+    process.stdin.write(f"{images[0]}\n")
+    process.stdin.flush()
+    assert os.read(process.stdout.fileno(), 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 1
+    assert process.stderr.read().splitlines() == ["interrupted"]
+
+
+def listening(bundle_path, *arguments) -> warm.Started:
+    """A process that predicts what its standard input names."""
+    words = ["predict", bundle_path, "--files-from", "-", "--top", 1, *arguments]
+    return warm.start(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def test_tables_have_a_row_an_image(command, bundle_path, images, tmp_path):

@@ -55,8 +55,8 @@ def test_a_run_that_cannot_be_written_is_a_failure_in_one_line(command, begun):
     assert len(answer.err.splitlines()) == 1
     run.lock_file.unlink()
     run.lock_file.mkdir()
-    answer = command("track", begun, "--tensorboard")
-    assert answer.code == 1
-    (line,) = answer.err.splitlines()
-    assert line.startswith(f"{begun}: ")
-    assert ".lock" in line
+    for words in (["--tensorboard"], ["--mlflow", f"sqlite:///{begun}/mlflow.db"]):
+        answer = command("track", begun, *words)
+        assert answer.code == 2
+        (line,) = answer.err.splitlines()
+        assert line.startswith(f"{run.lock_file}: cannot be written (Is a directory), allowed is")

@@ -313,6 +313,10 @@ def test_a_program_with_a_pickle_in_it_is_not_loaded(exports, tmp_path):
         ({"prune": 1.5}, "--prune: found 1.5, allowed 0.05 to 0.9"),
         ({"format": "onnx", "threads": 0}, "--threads: found 0, allowed at least 1"),
         ({"format": "onnx", "max_loss": -1.0}, "--max-loss: found -1, allowed at least 0"),
+        ({"epochs": 10}, "--epochs: found 10 without --precision int8 or --prune"),
+        ({"calibration": 64}, "--calibration: found 64 without --precision int8"),
+        ({"format": "onnx", "max_loss": 2.0}, "--max-loss: found 2 without --precision int8"),
+        ({"flip_anyway": True, "epochs": 5}, "--epochs: found 5 without --precision int8"),
     ],
 )
 def test_what_does_not_go_together_is_refused(trained_run, tmp_path, options, complaint):

@@ -33,3 +33,38 @@ def test_a_file_system_without_locks_is_not_taken_for_another_driver(
     ):
         pass
     assert "another search" not in str(refused.value)
+
+
+@pytest.mark.parametrize("what", ["a folder", "a file above", "a file", "no right"])
+def test_a_lock_that_cannot_be_made_is_one_message(
+    tmp_path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path / "above" / "run")
+    if what == "a folder":
+        run.lock_file.mkdir(parents=True)
+    elif what == "a file above":
+        (tmp_path / "above").touch()
+    elif what == "a file":
+        (tmp_path / "above").mkdir()
+        run.path.touch()
+    else:
+        run.path.mkdir(parents=True)
+
+        # A disk that is mounted read-only; nobody is refused by rights who is root.
+        def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+        monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match=r"cannot be written .*, allowed is") as said, run_lock(run):
+        pass
+    assert "\n" not in str(said.value)
+
+
+def test_a_full_disk_is_no_fault_of_the_command(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="No space left"), run_lock(RunDirectory(tmp_path / "run")):
+        pass

@@ -17,6 +17,7 @@ from gsfl_tune.data.sources._names import JUNK_FOLDERS, is_structure, is_utf8
 from gsfl_tune.data.sources._remote import TAR
 from gsfl_tune.data.sources._rows import read_rows
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.url_options import split_options
 
 # Number of files that are examined to identify a folder.
 _ENOUGH = 2000
@@ -166,7 +167,7 @@ def _of_folder(root: str) -> str:
 
 
 def _is_tar(name: str) -> bool:
-    return TAR.holds(name)
+    return TAR.holds(split_options(name)[0])
 
 
 def _holds(root: str) -> _Held:

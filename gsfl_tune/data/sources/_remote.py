@@ -21,6 +21,7 @@ from gsfl_tune.data.sources._base import Part, expand
 from gsfl_tune.data.sources._file_parts import choose_config, part_of, refuse_glued, wanted
 from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.url_options import server_in, split_options
 
 _PIECE = 1 << 20
 _WILDCARDS = re.compile(r"[*?\[]")
@@ -82,11 +83,13 @@ class SourceFile:
         name: Name for messages: the path or URL.
         local: Local path of the file.
         part: The part in its name.
+        options: Options of its URL for the file system, see `split_options`.
     """
 
     name: str
     local: Path
     part: Part | None
+    options: str = ""
 
 
 def find_files(
@@ -130,13 +133,14 @@ def find_files(
     return list(files.values())
 
 
-def fetch_if_there(folder: str, name: str, cache: Path) -> Path | None:
+def fetch_if_there(folder: str, name: str, cache: Path, options: str = "") -> Path | None:
     """Returns the local path of a folder's file; None if there is none.
 
     Args:
         folder: A path or URL.
         name: Name of the file.
         cache: Folder for a copy of a remote file.
+        options: Options of the URL for the file system, see `split_options`.
 
     Raises:
         UserError: If it exists but cannot be read.
@@ -146,11 +150,11 @@ def fetch_if_there(folder: str, name: str, cache: Path) -> Path | None:
         return file if file.is_file() else None
     url = f"{folder}/{name}"
     try:
-        system, path = _file_system(url)
+        system, path = _file_system(url + options)
         info = system.get_file_info(path)
         if info.type != fs.FileType.File:
             return None
-        return _fetch(system, info, url, cache, ".text")
+        return _fetch(system, info, url + server_in(options), cache, ".text")
     except FileNotFoundError:
         return None
     except UserError:
@@ -239,20 +243,20 @@ def _remote(url: str, cache: Path, ask: _Ask) -> list[SourceFile]:
         raise
     except Exception as error:
         raise UserError(f"data.path: {url} cannot be opened: {error}") from error
-    origin = _origin(url)
+    origin, options = _origin(url), split_options(url)[1]
     folder = "" if _WILDCARDS.search(root) or [info.path for info in found] == [root] else root
     infos = {info.path: info for info in found}
     names = ask.chosen(list(infos), folder) if folder else list(infos)
     files = []
     for path, part in ask.parts(names, folder).items():
-        name = _address(origin, path)
+        name = _address(origin, path) + server_in(options)
         try:
             local = _fetch(system, infos[path], name, cache, ask.kind.suffix)
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"data.path: {name} cannot be read: {error}") from error
-        files.append(SourceFile(name, local, part))
+        files.append(SourceFile(name, local, part, options))
     return files
 
 
@@ -278,10 +282,13 @@ def _address(origin: str, path: str) -> str:
 
 def _file_system(url: str) -> tuple[fs.FileSystem, str]:
     """Returns the file system and the path in it; wildcards stay in the path."""
-    fixed = _WILDCARDS.split(url, maxsplit=1)[0]
+    bare, options = split_options(url)
+    fixed = _WILDCARDS.split(bare, maxsplit=1)[0]
     try:
-        system, path = fs.FileSystem.from_uri(fixed)
+        system, path = fs.FileSystem.from_uri(fixed + options)
     except Exception as arrow_error:
+        if options:  # that only pyarrow reads
+            raise UserError(f"data.path: {url} cannot be opened: {arrow_error}") from arrow_error
         import fsspec
 
         try:
@@ -291,7 +298,7 @@ def _file_system(url: str) -> tuple[fs.FileSystem, str]:
         except ValueError as error:
             raise UserError(f"data.path: {url} cannot be opened: {arrow_error}; {error}") from error
         system = fs.PyFileSystem(fs.FSSpecHandler(opened))
-    return system, path + url[len(fixed) :]
+    return system, path + bare[len(fixed) :]
 
 
 def _select(system: fs.FileSystem, path: str, kind: Kind) -> list[Any]:

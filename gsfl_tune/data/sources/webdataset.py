@@ -196,14 +196,16 @@ def _shard(
 
 def _class_names(files: Sequence[SourceFile], cache: Path) -> list[str] | None:
     """Returns class names from a file beside the shards or their folder; None without one."""
-    own = dict.fromkeys(file.name.rpartition("/")[0] for file in files)
+    own = {file.name.rpartition("/")[0]: file.options for file in files}
     # Beside `train/` and `val/`, and never in a folder that the shards may share with other data.
-    above = dict.fromkeys(
-        folder.rpartition("/")[0] for folder in own if is_structure(folder.rpartition("/")[2])
-    )
-    for folder in {**own, **above}:
+    above = {
+        folder.rpartition("/")[0]: options
+        for folder, options in own.items()
+        if is_structure(folder.rpartition("/")[2])
+    }
+    for folder, options in {**own, **above}.items():
         for name in _CLASS_FILES:
-            local = fetch_if_there(folder, name, cache)
+            local = fetch_if_there(folder, name, cache, options)
             if local is not None:
                 return _read_classes(local, f"{folder}/{name}")
     return None

@@ -171,6 +171,7 @@ class TimePlan:
         alone: Whether the first trial, which has the defaults unless the file names another, is the
             only one.
         frozen: Whether the file itself asks for no finetune stage.
+        automatic: Leaves that the file leaves to the plan; None if an earlier version made it.
     """
 
     budget: float
@@ -189,6 +190,7 @@ class TimePlan:
     only: Mapping[str, Any] = field(default_factory=dict)
     alone: bool = False
     frozen: bool = False
+    automatic: list[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of ``plan.json``."""

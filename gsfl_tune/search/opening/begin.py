@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -28,7 +27,8 @@ from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.search.costs.time_plan import TimePlan
 from gsfl_tune.search.opening.change_space import change_space, changed_lines
-from gsfl_tune.search.opening.kept_plan import planned
+from gsfl_tune.search.opening.interrupted_change import begun_with, in_file, unnoticed_change
+from gsfl_tune.search.opening.kept_plan import as_asked, planned
 from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.study.journal import open_journal, read_studies
 from gsfl_tune.search.study.reconcile import refuse_changes
@@ -48,13 +48,22 @@ class Beginning:
         experiment: The experiment, as an earlier driver planned it.
         plan: The plan of that driver, or None.
         anew: Whether the existing run has no trials and is begun again; see `clear`.
-        before: The experiment that began the run, if its space is to be changed.
+        before: The experiment of the run's trials, if its space is to be changed.
+        changed: When a driver changed the space that was killed before it could go on; else None.
+        counted: Whether the user limits the number of trials, besides their time.
     """
 
     experiment: Experiment
     plan: TimePlan | None
     anew: bool = False
     before: Experiment | None = None
+    changed: float | None = None
+    counted: bool = True
+
+    @property
+    def same_space(self) -> bool:
+        """Returns whether the trials of the run are what its last driver worked on."""
+        return self.before is None and self.changed is None
 
     def prepare(
         self, run: RunDirectory, experiment: Experiment, notice: Callable[[str], None]
@@ -74,6 +83,8 @@ class Beginning:
         elif self.before is not None:
             change_space(run, self.before, experiment, notice)
             Manifest(run).space_changed()
+        elif self.changed is not None:
+            Manifest(run).space_changed(self.changed)
 
 
 def begin_or_go_on(
@@ -98,28 +109,30 @@ def begin_or_go_on(
     Raises:
         UserError: With one line per difference.
     """
+    anew = Beginning(experiment, None, anew=True, counted=_counted(experiment))
     if resume is False and untried(run):
-        return Beginning(experiment, None, anew=True)
+        return anew
     try:
-        found = Beginning(*planned(experiment, run))
+        asked = as_asked(experiment, run)
+        found = Beginning(
+            *planned(asked, run), changed=unnoticed_change(run), counted=_counted(asked)
+        )
         Manifest(run).refuse_other_data(data)
+        # Without a trial in the new space, the run's own file takes the change back.
+        changing = changing or (found.changed is not None and in_file(run, found.experiment))
         if changing and changed_lines(run, found.experiment):
-            return replace(found, before=_begun_with(run, experiment))
+            return replace(found, before=begun_with(run, experiment.defaults().data))
         refuse_changes(run, found.experiment)
     except UserError:
         # Reading the whole journal takes a while, so it is done only before a refusal.
         if not untried(run):
             raise
-        return Beginning(experiment, None, anew=True)
+        return anew
     return found
 
 
-def _begun_with(run: RunDirectory, experiment: Experiment) -> Experiment:
-    """Returns the experiment that began a run, with the current paths of the images."""
-    data = experiment.defaults().data
-    places = {"data.path": data.path, "data.root": data.root}
-    moved = [f"{key}={json.dumps(place)}" for key, place in places.items() if place is not None]
-    return Experiment.load(run.experiment_file, moved)
+def _counted(experiment: Experiment) -> bool:
+    return "search.trials" not in experiment.automatic
 
 
 def check_run(run: RunDirectory, *, resume: bool | None) -> None:

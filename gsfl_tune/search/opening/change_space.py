@@ -34,6 +34,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.fields import MISSING, leaves, show
 from gsfl_tune.plugins import left_out
 from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.search.opening.interrupted_change import SPACE
 from gsfl_tune.search.opening.renumber_rungs import epochs_of_rungs, renumber, renumbered
 from gsfl_tune.search.samplers.factory import draws_everything, fixed_params, whole_space
 from gsfl_tune.search.samplers.history import OUTSIDE
@@ -319,6 +320,8 @@ def _rewrite(
     change = {"time": time.time(), "trials": len(trials), "lines": list(lines)}
     attributes["fingerprint"] = study_signature(experiment)
     attributes["changes"] = [*attributes.get("changes", []), change]
+    # In one step with the trials: what the run directory says of them comes later, if at all.
+    attributes[SPACE] = experiment.to_yaml()
     optuna.delete_study(study_name=name, storage=storage)
     with backend.batch():
         new = storage.create_new_study(directions, study_name=name)

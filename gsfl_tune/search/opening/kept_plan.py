@@ -38,6 +38,40 @@ def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, Time
     return fixed_to(experiment, plan), plan
 
 
+def as_asked(experiment: Experiment, run: RunDirectory) -> Experiment:
+    """Returns the experiment of a resume as its user wrote it.
+
+    The run's own ``experiment.yaml`` has the numbers of the plan in place of those that the user
+    left out. Taken for the user's, they would stay as they are under another budget, and the number
+    of trials, which the time cannot reach, would be one to be waited for.
+
+    Args:
+        experiment: The experiment of the resume; maybe the run's own file.
+        run: The run directory.
+
+    Returns:
+        The experiment with the planned numbers automatic again. Those that differ are the user's.
+    """
+    if experiment.defaults().search.time_budget is None or not run.plan_file.exists():
+        return experiment
+    try:
+        own = Experiment.load(run.experiment_file)
+        plan = TimePlan(**read_json(run.plan_file))
+    except (UserError, TypeError, ValueError):
+        return experiment  # `planned` names a plan that cannot be read
+    budget = own.defaults().search.time_budget
+    if budget is None:
+        return experiment
+    filled = _values(_scaled(plan, seconds(budget)))
+    if plan.automatic is None and plan.alone:
+        del filled["search.trials"]  # 1 may be the user's
+    return experiment.automatic_too(
+        path
+        for path, value in filled.items()
+        if (plan.automatic is None or path in plan.automatic) and experiment.values(path) == [value]
+    )
+
+
 def _with_budget(plan: TimePlan, experiment: Experiment, budget: float) -> TimePlan:
     """Returns a plan for another budget.
 
@@ -48,6 +82,10 @@ def _with_budget(plan: TimePlan, experiment: Experiment, budget: float) -> TimeP
         plan = replace(plan, finalists=search.finalists)
     if "search.final_seeds" not in experiment.automatic:
         plan = replace(plan, final_seeds=search.final_seeds)
+    return _scaled(plan, budget)
+
+
+def _scaled(plan: TimePlan, budget: float) -> TimePlan:
     if budget > plan.budget:
         trials = math.ceil(plan.trials * budget / plan.budget)
         plan = replace(plan, alone=False, trials=trials)
@@ -56,14 +94,7 @@ def _with_budget(plan: TimePlan, experiment: Experiment, budget: float) -> TimeP
 
 def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
     """Returns the experiment with the values of the plan."""
-    values = {
-        "training.head.epochs": plan.head_epochs,
-        "training.finetune.epochs": plan.finetune_epochs,
-        "search.finalists": plan.finalists,
-        "search.final_seeds": plan.final_seeds,
-        "search.trials": 1 if plan.alone else unlimited(plan.trials),
-    }
-    fixed: dict[str, Any] = {k: v for k, v in values.items() if k in experiment.automatic}
+    fixed: dict[str, Any] = {k: v for k, v in _values(plan).items() if k in experiment.automatic}
     if 0 < plan.finetune_epochs < experiment.defaults().data.views:
         fixed["data.views"] = plan.finetune_epochs  # no epoch would show the others
     if not plan.finetune_epochs:
@@ -75,3 +106,14 @@ def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
             if path.startswith("training.finetune.") and path in defaults and path not in fixed
         }
     return experiment.fixed({**fixed, **plan.only})
+
+
+def _values(plan: TimePlan) -> dict[str, int]:
+    """Returns the numbers that a plan gives to leaves which the user left out."""
+    return {
+        "training.head.epochs": plan.head_epochs,
+        "training.finetune.epochs": plan.finetune_epochs,
+        "search.finalists": plan.finalists,
+        "search.final_seeds": plan.final_seeds,
+        "search.trials": 1 if plan.alone else unlimited(plan.trials),
+    }

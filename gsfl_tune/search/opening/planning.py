@@ -123,7 +123,7 @@ def plan_time(
             for path in _prepared_paths()
             if narrowed.values(path) != assumed.values(path)
         }
-        return replace(made, only=only)
+        return replace(made, only=only, automatic=sorted(automatic))
 
     with activity("planning what fits into the time"):
         return _longest_plan(assumed, plan)

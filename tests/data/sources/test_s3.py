@@ -97,3 +97,53 @@ def test_shards_of_a_bucket(put, tmp_path, cache):
     # One copy of each, the class names too.
     for suffix, count in ((".tar", 2), (".text", 1)):
         assert len(list((cache / "remote").glob(f"*{suffix}"))) == count
+
+
+def test_options_of_a_url_name_server_and_region(server, put, tmp_path, cache, monkeypatch):
+    """As for a storage: a data set may be at another server than the environment names."""
+    for name, labels, seed in (("train", LABELS, 0), ("test", [0, 1], 100)):
+        stream = io.BytesIO()
+        pq.write_table(table(labels, names=NAMES, seed=seed), stream)
+        url = put(f"{name}.parquet", stream.getvalue())
+    local = prepare(configure("parquet", tmp_path / "local"), cache_dir=tmp_path / "other")
+    monkeypatch.delenv("AWS_REGION")
+    dataset = prepare(configure("auto", f"{url}?region=us-east-1"), cache_dir=cache)
+    check_same(dataset, local)
+    assert dataset.name == tmp_path.name
+    assert dataset.test.paths[0].startswith(f"{url}/test.parquet#0")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    host = server.endpoint.removeprefix("http://")
+    there = f"?scheme=http&endpoint_override={host}&region=us-east-1"
+    for path in (
+        f"{url}{there}",
+        f"{url}/*.parquet{there}",
+        f"{url}/{{train,test}}.parquet{there}",
+    ):
+        dataset = prepare(configure("parquet", path), cache_dir=cache)
+        check_same(dataset, local)
+    # Equal paths of two servers are not one file.
+    named = f"{url}/test.parquet?endpoint_override={host}#0"
+    assert dataset.test.paths[0].startswith(named)
+    assert len(list((cache / "remote").glob("*.parquet"))) == 4
+
+
+def test_class_names_beside_shards_are_read_from_the_same_server(
+    server, put, tmp_path, cache, monkeypatch
+):
+    stream = io.BytesIO()
+    with webdataset.TarWriter(stream) as writer:
+        for n in range(20):
+            writer.write({"__key__": f"{n}", "png": content(n), "cls": n % 2})
+    put("train/0.tar", stream.getvalue())
+    url = put("classes.json", json.dumps(NAMES).encode())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    host = server.endpoint.removeprefix("http://")
+    path = f"{url}/train/0.tar?scheme=http&endpoint_override={host}&region=us-east-1"
+    assert detect_source(path) == "webdataset"
+    assert prepare(configure("auto", path), cache_dir=cache).classes == NAMES
+
+
+def test_an_option_that_pyarrow_does_not_know_is_refused_with_its_reason(put, cache):
+    url = put("train.parquet", b"")
+    with pytest.raises(UserError, match=r"data\.path: .* cannot be opened: .*reigon"):
+        prepare(configure("parquet", f"{url}/train.parquet?reigon=us-east-1"), cache_dir=cache)
