@@ -191,9 +191,15 @@ def copies_of(
     looks: Looks, digests: Sequence[bytes], labels: Sequence[int] | None = None
 ) -> np.ndarray:
     """Returns (N,) int64: equal numbers for copies, byte for byte or to the eye."""
-    _, places = np.unique(np.array([d.hex() for d in digests]), return_inverse=True)
+    places = identical(digests)
     classes = None if labels is None else np.asarray(labels, dtype=np.int64)
     return together(places, near_duplicates(looks, classes))
+
+
+def identical(digests: Sequence[bytes]) -> np.ndarray:
+    """Returns (N,) int64: equal numbers for equal digests."""
+    _, places = np.unique(np.array([d.hex() for d in digests]), return_inverse=True)
+    return np.asarray(places).astype(np.int64)
 
 
 def _some(rows: np.ndarray, most: int = _MEASURED) -> np.ndarray:

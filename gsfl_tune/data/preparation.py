@@ -19,6 +19,7 @@ from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.synthetic import with_synthetic, without_marked
+from gsfl_tune.data.together import mark_sets
 from gsfl_tune.experiment.data_config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -54,6 +55,7 @@ def prepare(
         with activity("listing the images"):
             source = leave_out(create_source(config, cache), config)
             settle_validation(source, config.split)
+            mark_sets(source, config)
             contents = read_contents(source, cache)
             source, contents = without_marked(source, contents)
             source, contents = with_synthetic(source, contents, config, cache)
