@@ -4,10 +4,12 @@ Files: COUNT small JPEG files in 100 class folders, beside torchvision's `ImageF
 and neither hashes nor asks for sizes. Each side is a process of its own; "cold" means without our
 cache (the files themselves lie in the system's cache on both sides, as nobody can empty it here).
 
-Parquet: a set of GIGABYTES, listed, hashed and decoded to small squares; memory is the largest
-resident set of the process without pages of files (RssAnon), watched from outside.
+Parquet: sets of GIGABYTES, listed, hashed, decoded and divided with the default settings
+(`image_size: 224`, `data.split.by: auto`, which compares all photographs); memory is the largest
+resident set of the process without pages of files (RssAnon), watched from outside. Several sizes
+show how it grows.
 
-    python benchmarks/listing.py --files 100000 --gigabytes 5      # six minutes, 6 GB in --folder
+    python benchmarks/listing.py --files 100000 --gigabytes 1 5    # half an hour, 15 GB in --folder
 """
 
 from __future__ import annotations
@@ -53,12 +55,16 @@ _COLD = (
     "is warm in every row, because the files have just been written; from a disk that has to be "
     "read, every row takes longer. The cold row is one run, the others are the best of three."
 )
+_MEMORY = (
+    "Parquet, listed, hashed, decoded to squares of 258 px, and divided, with the default settings "
+    "(`data.split.by: auto`). Memory: the largest of the process, without pages of files.\n\n"
+)
 _READ = """
 import sys
 from pathlib import Path
 from gsfl_tune.data import prepare
 from gsfl_tune.experiment.data_config import DataConfig
-config = DataConfig(source="parquet", path=sys.argv[1], image_size=32, split={"by": "image"})
+config = DataConfig(source="parquet", path=sys.argv[1])
 dataset = prepare(config, cache_dir=Path(sys.argv[2]))
 print(len(dataset.pool) + len(dataset.test), 0)
 """
@@ -67,14 +73,18 @@ print(len(dataset.pool) + len(dataset.test), 0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=100_000)
-    parser.add_argument("--gigabytes", type=float, default=5.0)
+    parser.add_argument("--gigabytes", type=float, nargs="+", default=[1.0, 5.0])
     parser.add_argument("--folder", type=Path, help="where the files go (default: a temporary one)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         root = Path(folder)
         text = listing(root, args.files)
         shutil.rmtree(root / "files")
-        text += "\n\n" + parquet(root, args.gigabytes)
+        text += (
+            "\n\n"
+            + _MEMORY
+            + table(["set", "memory", "time"], [parquet(root, size) for size in args.gigabytes])
+        )
     publish("listing", "Listing, hashing, and memory", text)
 
 
@@ -114,8 +124,8 @@ def write_files(root: Path, count: int) -> None:
         (folder / f"{number:06d}.jpg").write_bytes(content + str(number).encode())
 
 
-def parquet(root: Path, gigabytes: float) -> str:
-    """Largest memory while a Parquet set is read."""
+def parquet(root: Path, gigabytes: float) -> list[str]:
+    """A row of the table: largest memory while a Parquet set is read; removes the set."""
     total = write_parquet(root / "set", gigabytes)
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -131,8 +141,9 @@ def parquet(root: Path, gigabytes: float) -> str:
     if process.returncode:
         raise SystemExit("reading failed")
     size = sum(file.stat().st_size for file in (root / "set").iterdir()) / 1e9
-    row = [f"{size:.1f} GB, {total:,} images", f"{peak / 1e6:,.0f} MB", f"{seconds:.0f} s"]
-    return "Parquet, listed, hashed and decoded:\n\n" + table(["set", "memory", "time"], [row])
+    for folder in ("set", "cache"):
+        shutil.rmtree(root / folder)
+    return [f"{size:.1f} GB, {total:,} images", f"{peak / 1e6:,.0f} MB", f"{seconds:.0f} s"]
 
 
 def anonymous(pid: int) -> int:

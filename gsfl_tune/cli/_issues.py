@@ -25,13 +25,13 @@ def add_issue_arguments(parser: argparse.ArgumentParser) -> None:
         "--issues",
         action="store_true",
         help="look for wrong labels, copies, outliers, dark, blurred and tiny images instead, and "
-        "write a review page, and issues.csv",
+        "write a review page, issues.csv, and together.csv for data.split.together",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="where --issues writes issues.html and issues.csv (default: NAME-issues here)",
+        help="where --issues writes its three files (default: NAME-issues here)",
     )
     parser.add_argument(
         "--no-features",
@@ -55,12 +55,13 @@ def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
 
     folder = args.out or Path(f"{name}-issues")
     files = {"page": folder / "issues.html", "table": folder / "issues.csv"}
+    files["together"] = folder / "together.csv"
     refuse_folder("--out", folder)
     for file in files.values():
         refuse_file("--out", file)
     with showing("opening the images"):
         from gsfl_tune.data import prepare
-        from gsfl_tune.issues import find_issues, issues_csv, issues_json, issues_page
+        from gsfl_tune.issues import find_issues, issues_csv, issues_json, issues_page, together_csv
         from gsfl_tune.run.atomic import write_text
 
         # All broken images are wanted here, and all others too: also those that a training on few
@@ -71,6 +72,7 @@ def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
         with writing("--out", folder):
             write_text(files["page"], page)
             write_text(files["table"], table)
+            write_text(files["together"], together_csv(found))
     if args.json:
         places = {what: str(file.resolve()) for what, file in files.items()}
         print(json.dumps({**issues_json(found), "files": places}, indent=2, ensure_ascii=False))

@@ -130,6 +130,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
     from gsfl_tune.data.preparation import settle_validation
     from gsfl_tune.data.sources import create_source
     from gsfl_tune.data.synthetic import read_manifest, synthetic_folders
+    from gsfl_tune.data.together import mark_sets
     from gsfl_tune.experiment import UserError
     from gsfl_tune.training.parts import refuse_without_parts
 
@@ -140,6 +141,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
     try:
         with showing("listing the images", short=True):
             source = leave_out(create_source(config, cache_directory()), config)
+            mark_sets(source, config)
             synthetic = sum(map(len, map(read_manifest, synthetic_folders(config))))
     except UserError as error:
         return [f"Warning: {line}" for line in str(error).splitlines()], None

@@ -39,20 +39,9 @@ def leave_out(source: Source, config: DataConfig) -> Source:
     if config.exclude is None:
         return source
     lines = read_list(Path(expand(config.exclude)))
-    places: dict[str, list[int]] = {}
-    for position, sample in enumerate(source.samples):
-        for spelling in {normal(sample.path), _whole(sample.path)}:
-            places.setdefault(spelling, []).append(position)
-    folders = _folders(config)
-    named: set[int] = set()
-    strangers: list[str] = []
-    for line in lines:
-        spellings = [normal(line), _whole(line), *(_whole(line, folder) for folder in folders)]
-        found = next((places[spelling] for spelling in spellings if spelling in places), None)
-        if found is None:
-            strangers.append(line)
-        else:
-            named.update(found)
+    found = find_images(source, lines, config)
+    named = {position for positions in found for position in positions}
+    strangers = [line for line, positions in zip(lines, found, strict=True) if not positions]
     if strangers:
         source.notices.append(
             f"data.exclude: {len(strangers):,} of {len(lines):,} lines of {config.exclude} match "
@@ -63,6 +52,29 @@ def leave_out(source: Source, config: DataConfig) -> Source:
     source.left_out[REASON] += len(named)
     rest = [position for position in range(len(source.samples)) if position not in named]
     return Rest(source, rest)
+
+
+def find_images(source: Source, lines: Sequence[str], config: DataConfig) -> list[list[int]]:
+    """Finds the images that lines of a file name.
+
+    Args:
+        source: All images.
+        lines: Paths as in messages, or relative to the current directory or ``data.path``.
+        config: The section ``data``.
+
+    Returns:
+        Positions of the images of each line; several for the boxes of a photograph.
+    """
+    places: dict[str, list[int]] = {}
+    for position, sample in enumerate(source.samples):
+        for spelling in {normal(sample.path), _whole(sample.path)}:
+            places.setdefault(spelling, []).append(position)
+    folders = _folders(config)
+    found = []
+    for line in lines:
+        spellings = [normal(line), _whole(line), *(_whole(line, folder) for folder in folders)]
+        found.append(next((places[spelling] for spelling in spellings if spelling in places), []))
+    return found
 
 
 def read_list(file: Path) -> list[str]:

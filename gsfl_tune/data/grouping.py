@@ -16,6 +16,8 @@ from gsfl_tune.data.near import near_duplicates
 
 # Most images of a class that are clustered; each other image joins its most similar one.
 _CLUSTERED = 1500
+# Images whose cosines with all others are in memory at once.
+_AT_ONCE = 200
 # Most images whose distances are measured.
 _MEASURED = 2000
 # Validation images count as nearer to the training images than test images if a random one is this
@@ -85,11 +87,7 @@ def _clusters(looks: Looks, rows: np.ndarray, wanted: int) -> np.ndarray:
     found = fcluster(tree, wanted, criterion="maxclust").astype(np.int64) - 1
     if len(core) == len(rows):
         return found
-    nearest = np.empty(len(rows), np.int64)
-    for start in range(0, len(rows), _CLUSTERED):
-        part = rows[start : start + _CLUSTERED]
-        nearest[start : start + len(part)] = looks.similarity(part, core).argmax(1)
-    return found[nearest]
+    return found[_nearest(looks, rows, core)[0]]
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def nearness(
     train = _some(train[looks.known[train]], 10 * _MEASURED)
     if not all(len(rows) for rows in (train, *parts)):
         return None
-    held, far = (looks.similarity(rows, train).max(1) for rows in parts)
+    held, far = (_nearest(looks, rows, train)[1] for rows in parts)
     found = mannwhitneyu(held, far)
     return Nearness(float(found.statistic) / (len(held) * len(far)), float(found.pvalue))
 
@@ -159,7 +157,7 @@ def nearest_is_right(
     train = _some(train[looks.known[train]], 10 * _MEASURED)
     if not len(held) or not len(train):
         return None
-    nearest = train[looks.similarity(held, train).argmax(1)]
+    nearest = train[_nearest(looks, held, train)[0]]
     return float((labels[nearest] == labels[held]).mean())
 
 
@@ -191,9 +189,26 @@ def copies_of(
     looks: Looks, digests: Sequence[bytes], labels: Sequence[int] | None = None
 ) -> np.ndarray:
     """Returns (N,) int64: equal numbers for copies, byte for byte or to the eye."""
-    _, places = np.unique(np.array([d.hex() for d in digests]), return_inverse=True)
+    places = identical(digests)
     classes = None if labels is None else np.asarray(labels, dtype=np.int64)
     return together(places, near_duplicates(looks, classes))
+
+
+def identical(digests: Sequence[bytes]) -> np.ndarray:
+    """Returns (N,) int64: equal numbers for equal digests."""
+    _, places = np.unique(np.array([d.hex() for d in digests]), return_inverse=True)
+    return np.asarray(places).astype(np.int64)
+
+
+def _nearest(looks: Looks, rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the place in `others` of the most similar image of each, and the cosine of both."""
+    places = np.empty(len(rows), np.int64)
+    cosines = np.empty(len(rows))
+    for start in range(0, len(rows), _AT_ONCE):
+        found = looks.similarity(rows[start : start + _AT_ONCE], others)
+        places[start : start + _AT_ONCE] = found.argmax(1)
+        cosines[start : start + _AT_ONCE] = found.max(1)
+    return places, cosines
 
 
 def _some(rows: np.ndarray, most: int = _MEASURED) -> np.ndarray:

@@ -18,6 +18,7 @@ from gsfl_tune.data.grouping import (
     Nearness,
     alike_clusters,
     copies_of,
+    identical,
     nearest_is_right,
     nearness,
     together,
@@ -26,6 +27,7 @@ from gsfl_tune.data.image_file import Reading
 from gsfl_tune.data.looks import Looks, looks_of
 from gsfl_tune.data.sources import Sample, Source
 from gsfl_tune.data.splits import Split, divide
+from gsfl_tune.data.together import sets_of
 from gsfl_tune.data.units import bursts, by_group
 from gsfl_tune.experiment.data_config import SplitConfig
 
@@ -67,19 +69,24 @@ def find_grouping(
         UserError: If the images lack the information that ``by`` needs.
     """
     samples = [source.samples[position] for position in positions]
+    theirs = [digests[position] for position in positions]
+    sets = sets_of(samples)
     # Rendered images (whose digests are known) were never photographed in bursts; a source may
     # still tell their groups.
     grouped = any(sample.group is not None for sample in samples)
     rendered = config.by == "auto" and not grouped and source.known_digests() is not None
     if config.by == "image" or rendered or not samples:
-        return None
-    theirs = [digests[position] for position in positions]
+        if sets is None:
+            return None
+        return Grouping(together(identical(theirs), sets), np.arange(len(samples)))
     cut = "" if margin is None else f" box {margin:.9g}"
     key = hashlib.blake2b(
         f"{_known(config)} {reading.key} {source.revision}{cut}".encode(), digest_size=16
     )
     for sample, digest in zip(samples, theirs, strict=True):
         key.update(f"{sample.label} {sample.part} {sample.group} {sample.path}\n".encode() + digest)
+        if sample.together is not None:
+            key.update(f"together {sample.together}".encode())
         if margin is not None:
             key.update(repr(sample.box).encode())
 
@@ -126,12 +133,15 @@ def _told_file(source: Source, config: SplitConfig, cache: Path) -> Path:
     # Synthetic images do not change what is said of the others.
     for each in (source.samples[position] for position in source.originals):
         key.update(f"{each.label} {each.part} {each.group} {each.stamp} {each.path}\n".encode())
+        if each.together is not None:
+            key.update(f"together {each.together}".encode())
     return cache / "splits" / f"{key.hexdigest()}.told"
 
 
 def _known(config: SplitConfig) -> str:
     """Returns how keys of the cache begin: the code, the packages and the settings."""
-    return f"{_VERSION}{heif_key()} {config.model_dump_json()}"
+    # Of `together` the sets count, not the place of their file.
+    return f"{_VERSION}{heif_key()} {config.model_dump_json(exclude={'together'})}"
 
 
 def _write(target: Path, notices: list[str]) -> None:
@@ -163,6 +173,9 @@ def _find(
     samples: Sequence[Sample], digests: Sequence[bytes], looks: Looks, config: SplitConfig
 ) -> Grouping:
     copies = copies_of(looks, digests, [sample.label for sample in samples])
+    sets = sets_of(samples)
+    if sets is not None:
+        copies = together(copies, sets)
     known = kept_apart(samples, looks, copies, config)
     found = known or Grouping(copies, np.arange(len(samples)))
     if {sample.part for sample in samples} >= BOTH:
@@ -195,7 +208,7 @@ def _of_given_parts(
     labels = [sample.label for sample in samples]
     parts = [sample.part for sample in samples]
     split = divide(labels, parts, digests, config, found)
-    identical = divide(labels, parts, digests, config).dropped
+    of_bytes = divide(labels, parts, digests, config).dropped
     notices = list(found.notices)
     if config.by == "near_duplicate":
         notices.append(
@@ -206,12 +219,12 @@ def _of_given_parts(
         crossing = None if units is None else straddling_bursts(samples, units)
         notices += [] if crossing is None else [crossing]
     measured: dict[str, float] = {}
-    copies = len(np.setdiff1d(split.dropped, np.union1d(split.strayed, identical)))
+    copies = len(np.setdiff1d(split.dropped, np.union1d(split.strayed, of_bytes)))
     if copies:
         notices.append(
             f"{copies:,} image{'s are' if copies > 1 else ' is'} left out, of which a given test "
             "or validation part has a copy (of another size, compression, brightness or contrast, "
-            "mirrored, or cut); "
+            f"mirrored, or cut{'' if config.together is None else ', or by data.split.together'}); "
             "data.split.by: image leaves out byte-identical copies alone"
         )
     near = nearness(looks, split.train, split.validation, split.test)
@@ -337,4 +350,9 @@ def _clusters(samples: Sequence[Sample], looks: Looks, config: SplitConfig) -> n
     units = len(samples) + np.arange(len(samples))
     rows = np.flatnonzero(free)
     units[rows] = alike_clusters(looks.of(rows), labels[rows], config.validation_share)
+    sets = sets_of(samples)
+    if sets is not None:
+        # A set goes into the cluster of its first image. Joined clusters would soon be all of one.
+        _, first, places = np.unique(sets, return_index=True, return_inverse=True)
+        units = units[first[places]]
     return units

@@ -35,6 +35,8 @@ _DIRECTIONS = 8
 _WIDTH = _COLOURS + _DIRECTIONS * (SIDE // _CELL) ** 2
 _THUMB = 16
 _ROWS = 1000
+# Rows of cosines that are computed at once: three copies of a large result take gigabytes.
+_COMPARED = 100
 # A picture with less contrast than this (levels of 255) is not compared: blank pages are alike.
 _CONTRAST = 6.0
 
@@ -86,7 +88,11 @@ class Looks:
         a = self.descriptors[rows].astype(np.float32)
         b = (theirs or self).descriptors[others].astype(np.float32)
         lengths = [np.sqrt(np.square(x).sum(1, dtype=np.float64)).clip(1) for x in (a, b)]
-        return (a @ b.T).astype(np.float64) / np.outer(*lengths)
+        cosines = np.empty((len(a), len(b)))
+        for start in range(0, len(a), _COMPARED):
+            some = slice(start, start + _COMPARED)
+            np.divide(a[some] @ b.T, np.outer(lengths[0][some], lengths[1]), out=cosines[some])
+        return cosines
 
     def mirrored(self) -> Looks:
         """Returns the looks of the images with left and right exchanged."""

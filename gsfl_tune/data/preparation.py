@@ -17,6 +17,7 @@ from gsfl_tune.data.image_file import Reading, natural_range, square_side
 from gsfl_tune.data.parts import divide_source, listing_problems, source_problems
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.data.synthetic import with_synthetic, without_marked
+from gsfl_tune.data.together import mark_sets
 from gsfl_tune.experiment.data_config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -52,6 +53,7 @@ def prepare(
         with activity("listing the images"):
             source = leave_out(create_source(config, cache), config)
             settle_validation(source, config.split)
+            mark_sets(source, config)
             contents = read_contents(source, cache)
             source, contents = without_marked(source, contents)
             source, contents = with_synthetic(source, contents, config, cache)

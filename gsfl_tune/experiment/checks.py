@@ -99,6 +99,11 @@ class Checks:
         complaint = None if exclude is None else missing_file(exclude)
         if complaint:
             self._complain("data.exclude", f"{complaint}; allowed a text file, one path a line")
+        together = self._space.constants.get("data.split.together")
+        complaint = None if together is None else missing_file(together)
+        if complaint:
+            message = f"{complaint}; allowed a CSV file with the columns path and set"
+            self._complain("data.split.together", message)
         texts = self._space.constants.get("data.class_text")
         complaint = None if texts is None else missing_file(texts)
         if complaint:

@@ -39,6 +39,12 @@ class SplitConfig(Section):
         "(`data.group_column`), cluster of similar photographs, burst (EXIF time, numbers "
         "of a camera), or folder. `auto` tests whether single images would be too similar.",
     )
+    together: str | None = Field(
+        None,
+        description="CSV file of images that no split divides, with the columns `path` and `set`, "
+        "such as the `together.csv` of `gsfl-tune data --issues`: copies that only the features of "
+        "a backbone show.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the stratified split.")
 
     @property

@@ -17,6 +17,7 @@ FILES = (
     "data.path",
     "data.root",
     "data.exclude",
+    "data.split.together",
     "data.class_text",
     "data.text_weights",
     "data.augment.restorer",

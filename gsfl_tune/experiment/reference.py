@@ -80,6 +80,7 @@ CONDITIONS = {
     "data.unlabelled": "method `fixmatch`, methods of packages, and `pretrain`",
     "data.crop_margin": "`data.crop: box`",
     "data.split.": "where the source has no such part of its own",
+    "data.split.together": "in every split, also between given parts",
     "data.eval_image_size": "in the finetune stage",
     "data.augment.": "in the finetune stage, and with `data.views`",
     "data.augment.rand_operations": "policy `rand`, in the finetune stage, and with `data.views`",

@@ -38,7 +38,8 @@ _ABOUT = {
     "trained on cannot test it.",
     "alike": "Their features are almost equal: cropped or mirrored copies, photographs of one "
     "moment, or products that differ only in colour. Check an image before you leave it out. "
-    "A split does not keep them together by itself: use data.group_column or data.split.by.",
+    "A split keeps them together if data.split.together names together.csv, which lies beside this "
+    "page; without it, it may divide them.",
     "outlier": "The mean feature distance to the ten nearest images of the class is much larger "
     "than for most images of the class.",
     "dark": "Nearly all pixels are dark, and darker than in most images of this data set.",

@@ -21,6 +21,18 @@ def issues_csv(found: Found) -> str:
     return text.getvalue()
 
 
+def together_csv(found: Found) -> str:
+    """Returns the sets of copies and of like images as CSV, for ``data.split.together``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "class", "part", "set"))
+    for each in found.issues:
+        if each.set_number is not None:
+            name = f"{each.issue} {each.set_number}"
+            writer.writerow((each.path, each.class_name, each.part, name))
+    return text.getvalue()
+
+
 def issues_json(found: Found) -> dict[str, Any]:
     """Returns the issues ready for JSON, with counts by kind and notices."""
     return {

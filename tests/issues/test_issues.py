@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 
 from gsfl_tune.cli import main
+from gsfl_tune.data import prepare
+from tests.data.conftest import configure
 from tests.issues.conftest import EVIL, SIDE
 
 
@@ -82,6 +87,29 @@ def test_the_table_and_the_json_say_the_same(issues):
     assert counts["label"] == len(issues.paths("label"))
     assert counts["broken"] == 1
     assert issues.answer["judged_by"] == "tf_efficientnet_lite0 (package)"
+
+
+def test_sets_are_written_for_the_split(issues, tmp_path):
+    """Every set that is listed, with all of its images; `data.split.together` reads them."""
+    file = issues.folder / "together.csv"
+    assert issues.answer["files"]["together"] == str(file)
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    kinds = ("near_duplicate", "alike")
+    assert [row["path"] for row in rows] == [
+        row["path"] for kind in kinds for row in issues.rows if row["issue"] == kind
+    ]
+    sets: dict[str, set[str]] = {}
+    for row in rows:
+        path = str(Path(row["path"]).relative_to(issues.planted.folder))
+        sets.setdefault(row["set"], set()).add(path)
+    assert set(issues.planted.copies) in sets.values()
+    assert all(len(paths) > 1 for paths in sets.values())
+    split = {"together": str(file), "by": "image"}
+    config = configure("folder", issues.planted.folder, split=split, max_broken=0.2)
+    told = prepare(config, cache_dir=tmp_path).notices
+    assert any(line.startswith("data.split.together: ") for line in told)
+    assert not any("match no image" in line for line in told)
 
 
 def test_what_is_excluded_is_gone_and_no_issue_any_more(issues, tmp_path, capsys, monkeypatch):

@@ -109,6 +109,7 @@ def data_paths(experiment: Experiment) -> list[str]:
         *("data.exclude", "data.class_text", "data.text_weights", "data.unlabelled"),
         *("data.synthetic", "data.augment.restorer", "model.weights", "model.weights_b"),
         *("model.groups.taxonomy", "training.teacher", "search.cost_matrix"),
+        "data.split.together",
     ):
         # Loading has made the paths of files absolute; what is left are names.
         values = [each for value in experiment.values(leaf) for each in _texts(value)]

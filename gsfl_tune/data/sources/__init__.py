@@ -18,6 +18,7 @@ from gsfl_tune.data.sources._columns import Given
 from gsfl_tune.data.sources._described import find_descriptions, is_coco
 from gsfl_tune.data.sources._detect import detect_source
 from gsfl_tune.data.sources._remote import list_url
+from gsfl_tune.data.sources._remote_classes import remote_classes
 from gsfl_tune.data.sources._tables import Columns
 from gsfl_tune.data.sources.arrow import ArrowSource, arrow_classes
 from gsfl_tune.data.sources.coco import CocoSource
@@ -201,7 +202,8 @@ def count_classes(config: DataConfig) -> int | None:
         config: The section ``data``.
 
     Returns:
-        The number; None if files are remote, missing, or do not say it.
+        The number; None if files are missing, or do not say it. Of remote files, one of Parquet is
+        asked for, for some seconds.
     """
     try:
         name = detect_source(config.path) if config.source == "auto" else config.source
@@ -211,7 +213,8 @@ def count_classes(config: DataConfig) -> int | None:
             return len(FolderSource(config.path, classes=config.classes).classes) or None
         columns = Columns(config.image_column, config.label_column)
         if any("://" in path for path in _paths(config)):
-            return None
+            paths = tuple(_paths(config))
+            return remote_classes(paths, config.config, columns) if name == "parquet" else None
         match name:
             case "csv" | "jsonl":
                 known = config.model_copy(update={"source": name, "crop": "none"})

@@ -43,6 +43,7 @@ class Sample:
             are the same. None if there is no such file.
         group: Its group (an animal, a place, a photographer), if the source gives one.
         box: (x0, y0, x1, y1) of the object, in pixels of the upright image; None without one.
+        together: Number of its set in ``data.split.together``, if any.
     """
 
     label: int
@@ -51,6 +52,7 @@ class Sample:
     stamp: tuple[int, int] | None
     group: str | None = None
     box: Box | None = None
+    together: int | None = None
 
 
 class Source(ABC):

@@ -182,6 +182,29 @@ def list_url(url: str) -> list[tuple[str, int]]:
     return listed
 
 
+def open_one(url: str, kind: Kind, config: str | None) -> tuple[str, Any]:
+    """Opens one of the files that a URL names, where it lies: of the training part, if any.
+
+    Args:
+        url: A file, a folder or a pattern.
+        kind: Kind of the files.
+        config: Name of the configuration, if there are several in adjacent folders.
+
+    Returns:
+        Its path on its file system, and the open file.
+
+    Raises:
+        UserError: As for `find_files`.
+        OSError: If it cannot be opened.
+    """
+    name = _names(expand(url))[0]
+    system, found = _listed(name, _Ask(kind, config, True, Counter()))
+    if not found:
+        raise UserError(f"data.path: no {kind.name} match {name}")
+    info, _ = min(found, key=lambda each: each[1] != "train")
+    return info.path, system.open_input_file(info.path)
+
+
 @dataclass(frozen=True)
 class _Ask:
     """Holds which files are asked for, see `find_files`."""
@@ -236,6 +259,23 @@ def _local(entry: str, ask: _Ask) -> list[SourceFile]:
 
 
 def _remote(url: str, cache: Path, ask: _Ask) -> list[SourceFile]:
+    system, found = _listed(url, ask)
+    origin, options = _origin(url), split_options(url)[1]
+    files = []
+    for info, part in found:
+        name = _address(origin, info.path) + server_in(options)
+        try:
+            local = _fetch(system, info, name, cache, ask.kind.suffix)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"data.path: {name} cannot be read: {error}") from error
+        files.append(SourceFile(name, local, part, options))
+    return files
+
+
+def _listed(url: str, ask: _Ask) -> tuple[fs.FileSystem, list[tuple[Any, Part | None]]]:
+    """Returns a URL's file system, and the files to read there with their parts."""
     try:
         system, root = _file_system(url)
         found = _select(system, root, ask.kind)
@@ -243,21 +283,10 @@ def _remote(url: str, cache: Path, ask: _Ask) -> list[SourceFile]:
         raise
     except Exception as error:
         raise UserError(f"data.path: {url} cannot be opened: {error}") from error
-    origin, options = _origin(url), split_options(url)[1]
     folder = "" if _WILDCARDS.search(root) or [info.path for info in found] == [root] else root
     infos = {info.path: info for info in found}
     names = ask.chosen(list(infos), folder) if folder else list(infos)
-    files = []
-    for path, part in ask.parts(names, folder).items():
-        name = _address(origin, path) + server_in(options)
-        try:
-            local = _fetch(system, infos[path], name, cache, ask.kind.suffix)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"data.path: {name} cannot be read: {error}") from error
-        files.append(SourceFile(name, local, part, options))
-    return files
+    return system, [(infos[path], part) for path, part in ask.parts(names, folder).items()]
 
 
 def _origin(url: str) -> str:

@@ -8,7 +8,9 @@ from PIL import Image
 
 from gsfl_tune.data import formats, load_square, prepare
 from gsfl_tune.data.sources import FolderSource, create_source
+from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.training import Workspace
 from tests.data.conftest import configure, fill, picture, save
 
 
@@ -235,11 +237,22 @@ def test_nested_classes(tmp_path):
 
 
 def test_upper_folders_are_the_taxonomy(tmp_path):
-    fill(tmp_path, {"Fruit/Apple": 5, "Fruit/Pear": 5, "Milk/Oat": 5, "Milk/Soy": 5})
-    config = configure("folder", tmp_path, classes="leaf")
-    dataset = prepare(config, cache_dir=tmp_path / "cache")
-    assert dataset.classes == ["Apple", "Oat", "Pear", "Soy"]
-    assert dataset.known_groups == ["Fruit", "Milk", "Fruit", "Milk"]
+    """One file, from its text to the groups that a training has."""
+    fill(tmp_path / "shelf", {"Fruit/Apple": 5, "Fruit/Pear": 5, "Milk/Oat": 5, "Milk/Soy": 5})
+    text = (
+        f"name: shelf\ndata: {{path: '{tmp_path / 'shelf'}', image_size: 32, classes: leaf}}\n"
+        "model: {backbone: test_efficientnet, weights: none, groups: {method: taxonomy}}\n"
+    )
+    for source in ("", "data: {source: folder,"):  # `auto` finds the same
+        given = text.replace("data: {", source or "data: {")
+        config = Experiment.parse(given, file="shelf.yaml").defaults()
+        workspace = Workspace.open(config.data, cache_dir=tmp_path / "cache")
+        assert workspace.dataset.classes == ["Apple", "Oat", "Pear", "Soy"]
+        assert workspace.dataset.known_groups == ["Fruit", "Milk", "Fruit", "Milk"]
+        assert workspace.groups(config).tolist() == [0, 1, 0, 1]
+    # The uppermost folders have none above them.
+    with pytest.raises(ExperimentError, match=r"folders above the classes \(data\.classes: leaf"):
+        Experiment.parse(text.replace("leaf", "top"), file="shelf.yaml")
 
 
 def test_what_is_left_out_is_counted_by_reason(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import webdataset
 
 from gsfl_tune.data import prepare
-from gsfl_tune.data.sources import detect_source
+from gsfl_tune.data.sources import count_classes, detect_source
 from gsfl_tune.experiment.errors import UserError
 from tests import warm
 from tests.data.conftest import configure
@@ -75,6 +76,37 @@ def test_parquet_files_of_a_bucket(server, put, tmp_path, cache):
     done = warm.run(["data", url, "--json"], cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"] == local.summary()["counts"]
+
+
+def test_check_reads_the_class_names_of_a_bucket_and_copies_nothing(server, put, tmp_path, cache):
+    names = [f"class {number}" for number in range(81)]
+    for name in ("test", "train"):
+        stream = io.BytesIO()
+        pq.write_table(table([0, 80], names=names), stream)
+        url = put(f"birds/{name}.parquet", stream.getvalue())
+    (tmp_path / "remote.yaml").write_text(
+        f"name: remote\ndata: {{path: '{url}/birds', image_size: 32}}\n"
+        "model: {backbone: resnet18, weights: none}\n"
+    )
+    environment = {**os.environ, "GSFL_TUNE_CACHE": str(cache)}
+    done = warm.run(["check", "remote.yaml"], cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "81 classes" in " ".join(done.stdout.split()).partition("largest model")[2]
+    assert count_classes(configure("parquet", f"{url}/birds/t*.parquet")) == 81
+    assert count_classes(configure("parquet", f"{url}/nothing.parquet")) is None
+    assert not (cache / "remote").exists()
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_is_not_waited_for(server, put):
+    """For its class names alone; pyarrow would wait for minutes."""
+    stream = io.BytesIO()
+    pq.write_table(table([0, 1], names=NAMES), stream)
+    url = put("train.parquet", stream.getvalue())
+    with server.frozen():
+        begun = time.monotonic()
+        assert count_classes(configure("parquet", url)) is None
+        assert 10 <= time.monotonic() - begun < 90
 
 
 def test_shards_of_a_bucket(put, tmp_path, cache):

@@ -1,0 +1,153 @@
+"""`data.split.together`: sets that a table names are in one part, whatever divides the rest."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from gsfl_tune.cli import main
+from gsfl_tune.data import prepare
+from gsfl_tune.experiment import Experiment, ExperimentError
+from gsfl_tune.experiment.errors import UserError
+from tests.data.conftest import configure, fill
+
+REAL = os.environ.get("GSFL_TUNE_REAL_DATA")
+
+
+def parts_of(dataset) -> dict[str, str]:
+    """The part of every image, by its name."""
+    parts = dict.fromkeys(dataset.pool.paths, "train")
+    parts |= {dataset.pool.paths[row]: "validation" for row in dataset.validation_index}
+    parts |= dict.fromkeys(dataset.test.paths, "test")
+    return {
+        str(Path(path).relative_to(Path(path).parents[1])): part for path, part in parts.items()
+    }
+
+
+def written(folder: Path, *rows: str) -> str:
+    file = folder / "together.csv"
+    file.write_text("\n".join(["path,class,part,set", *rows]) + "\n", encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fill(tmp_path / "birds", {"robin": 20, "wren": 20})
+
+
+SETS = [[f"{name}/{n:03d}.png" for n in (k, k + 7)] for name in ("robin", "wren") for k in range(6)]
+
+
+@pytest.mark.parametrize("by", ["image", "auto", "near_duplicate"])
+def test_images_of_a_set_are_in_one_part(folder, tmp_path, cache, by):
+    rows = [f"{path},x,train,alike {n}" for n, paths in enumerate(SETS) for path in paths]
+    sets = SETS
+    if by != "near_duplicate":  # a class of twenty has few clusters
+        # A set of two classes, which shares an image with another one.
+        rows += ["robin/000.png,robin,train,more", "wren/019.png,wren,test,more"]
+        sets = [[*SETS[0], "wren/019.png"], *SETS[1:]]
+    apart = 0
+    for seed in range(3):
+        split = {"by": by, "seed": seed}
+        alone = parts_of(prepare(configure("folder", folder, split=split), cache_dir=cache))
+        apart += sum(len({alone[path] for path in paths}) > 1 for paths in sets)
+        split["together"] = written(tmp_path, *rows)
+        dataset = prepare(configure("folder", folder, split=split), cache_dir=cache)
+        parts = parts_of(dataset)
+        assert all(len({parts[path] for path in paths}) == 1 for paths in sets)
+        assert set(parts.values()) == {"train", "validation", "test"}
+        count = sum(map(len, sets))
+        told = f"data.split.together: {count} images in 12 sets, which no split divides"
+        assert told in dataset.notices
+        # Another table is another split, also where its file has the same name.
+        split["together"] = written(tmp_path, "robin/000.png,robin,train,one")
+        again = prepare(configure("folder", folder, split=split), cache_dir=cache)
+        assert parts_of(again) == alone
+    assert apart > 5
+
+
+def test_images_of_a_set_with_given_test_images_are_left_out_of_training(tmp_path, cache):
+    root = fill(tmp_path / "birds", {f"{part}/{n}": 8 for part in ("train", "test") for n in "ab"})
+    rows = ["train/a/000.png,a,train,1", "test/a/003.png,a,test,1", "gone.png,a,test,1"]
+    for by in ("auto", "image"):
+        split = {"by": by, "together": written(tmp_path, *rows)}
+        dataset = prepare(configure("folder", root, split=split), cache_dir=cache)
+        assert dataset.duplicates.dropped == [str(root / "train" / "a" / "000.png")]
+        assert sum(dataset.summary()["counts"].values()) == 31
+        assert (
+            f"data.split.together: 1 of 3 lines of {split['together']} match no image, such as "
+            "'gone.png'"
+        ) in dataset.notices
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"path,class\na.png,b\n",
+            "found the columns path, class, allowed a CSV file with path and",
+        ),
+        (b"", "found the columns of no table, allowed a CSV file"),
+        (b"path,set\n\xff,1\n", "cannot be read as CSV in UTF-8"),
+        (None, "cannot be read: Is a directory"),
+    ],
+)
+def test_what_is_no_table_of_sets_is_refused(folder, tmp_path, cache, content, message):
+    file = tmp_path / "together.csv"
+    file.mkdir() if content is None else file.write_bytes(content)
+    config = configure("folder", folder, split={"together": str(file)})
+    with pytest.raises(UserError, match=message) as caught:
+        prepare(config, cache_dir=cache)
+    assert str(caught.value).startswith(f"data.split.together: {file}")
+
+
+def test_a_missing_table_is_an_error_of_its_line(folder):
+    text = f"name: t\ndata:\n  path: {folder}\n  split: {{together: nowhere.csv}}\n"
+    with pytest.raises(ExperimentError) as caught:
+        Experiment.parse(text, file="t.yaml")
+    message = str(caught.value)
+    assert message.startswith("t.yaml:4: data.split.together: found '")
+    assert "nowhere.csv', which does not exist; allowed a CSV file with the columns" in message
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """Turned by four degrees and cut: no copy to the eye of a split, and one to features."""
+    w, h = image.size
+    edges = tuple(round(edge) for edge in (0.06 * w, 0.06 * h, 0.94 * w, 0.94 * h))
+    return image.rotate(4, Image.Resampling.BICUBIC).crop(edges)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL, reason="GSFL_TUNE_REAL_DATA is not set")
+def test_what_features_alone_find_of_photographs_is_kept_in_one_part(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    [test] = Path(REAL, "clothing").glob("*test*.parquet")
+    contents = [row["bytes"] for row in pq.read_table(test).column("image").to_pylist()[:90]]
+    pairs = []
+    for number, content in enumerate(contents):
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+        place = tmp_path / "photos" / f"class {number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        image.save(place / f"{number:02d}.jpg", quality=95)
+        if number < 12:
+            turned(image).save(place / f"turned-{number:02d}.jpg", quality=95)
+            pairs.append([f"{place.name}/{name}{number:02d}.jpg" for name in ("", "turned-")])
+    assert main(["data", "photos", "--issues", "--out", "found"]) == 0
+    straddling = {None: 0, "found/together.csv": 0}
+    for table in straddling:
+        for seed in range(4):
+            split = {"seed": seed, "together": table}
+            dataset = prepare(
+                configure("folder", tmp_path / "photos", split=split), cache_dir=cache
+            )
+            parts = parts_of(dataset)
+            straddling[table] += sum(parts[one] != parts[other] for one, other in pairs)
+    # Of 48 pairs, a split of single images divides about half.
+    assert straddling[None] >= 12
+    assert straddling["found/together.csv"] <= 4
