@@ -135,6 +135,8 @@ class Method(nn.Module):
             annotations are not mixed; a part of what `unmixed` asks for.
         unlabelled: Images of ``data.unlabelled`` for each labelled one in batches of the finetune
             stage; `Batch.unlabelled` holds their views.
+        weak_labelled: Whether the finetune stage changes labelled images weakly too (nearly the whole
+            image, flipped or not), so that only the strong views have all of ``data.augment``.
         loss_follows_pass: Whether each loss is that of the pass just before it. What a pass leaves
             for terms of the loss (``training.finetune.snr``) is then of the right images.
     """
@@ -150,6 +152,7 @@ class Method(nn.Module):
     unmixed: ClassVar[bool] = False
     unblended: ClassVar[bool] = False
     unlabelled: int = 0
+    weak_labelled: ClassVar[bool] = False
     loss_follows_pass: ClassVar[bool] = False
 
     def build(self, sizes: Sizes) -> None:
