@@ -71,8 +71,8 @@ class Mixing:
             kept=kept,
             extras_of_others={name: each[order] for name, each in batch.targets.extras.items()},
         )
-        mixed = replace(batch, views=tuple(views), targets=targets)
-        return mixed if kept >= 0.5 else _exchanged(mixed, order)
+        result = replace(batch, views=tuple(views), targets=targets)
+        return result if kept >= 0.5 else _exchanged(result, order)
 
 
 def _exchanged(batch: Batch, order: Tensor) -> Batch:

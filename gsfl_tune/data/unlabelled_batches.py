@@ -18,7 +18,7 @@ from gsfl_tune.experiment.data_config import AugmentConfig
 
 # Its random numbers are of their own, and so no image of the labelled ones changes.
 _STREAM = zlib.crc32(b"unlabelled")
-# Smallest share of an image in a weak view: the published shifts by an eighth of the sides leave it.
+# Smallest share of an image in a weak view, as shifts by an eighth of the sides leave it.
 _WEAK_SCALE = 0.875**2
 
 

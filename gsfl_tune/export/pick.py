@@ -1,4 +1,4 @@
-"""Bundles of other trainings of a run than its own: of a trial of its front, or without validation."""
+"""Bundles of further trainings of a run: of a trial of its front, or without validation."""
 
 from __future__ import annotations
 
@@ -153,13 +153,15 @@ def bundle_without_validation(
     """
     results = read_results(run.results_file)
     winner = results.winner
-    target = run.path / "picks" / f"{winner.trial}-train"
+    number, option = winner.trial, "--without-validation"
+    if number is None:
+        raise UserError(f"{option}: found no trial of the winner in {run.results_file}")
+    target = run.path / "picks" / f"{number}-train"
     if target.is_dir():
         return target
     config, workspace = _opened(run, winner.config, data, cache_dir)
-    option = "--without-validation"
-    training = _trained(run, winner.trial, config, workspace, say, fit="train", option=option)
-    outcome = _outcome(training, training, winner.params, winner.trial)
+    training = _trained(run, number, config, workspace, say, fit="train", option=option)
+    outcome = _outcome(training, training, winner.params, number)
     return _written(target, results, outcome, training, [])
 
 

@@ -1,4 +1,4 @@
-"""Each technique of the table of methods can be trained, and is not the default under another name."""
+"""Each technique of the table of methods can be trained, and is not the default by another name."""
 
 from __future__ import annotations
 

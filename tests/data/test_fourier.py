@@ -10,7 +10,6 @@ from gsfl_tune.data import Batch, Targets
 from gsfl_tune.data.fourier import FourierSwap
 from gsfl_tune.data.transforms import Streams
 
-
 MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 

@@ -232,5 +232,8 @@ def test_each_real_network_sees_images_as_it_was_trained():
 def test_what_either_model_trains_without_weight_decay_is_named():
     backbone = create_backbone(PAIR, "none")
     second = backbone.model.second
-    assert {id(each) for each in backbone.undecayed()} == {id(second.pos_embed), id(second.cls_token)}
+    assert {id(each) for each in backbone.undecayed()} == {
+        id(second.pos_embed),
+        id(second.cls_token),
+    }
     assert create_backbone(FIRST, "none").undecayed() == []

@@ -67,7 +67,7 @@ def test_pseudo_labels_change_what_is_trained(unlabelled, tmp_path):
 
 
 def test_labelled_images_are_changed_weakly_alone(unlabelled, tmp_path):
-    """They are those of a training without any other change, and the same ones in the same order."""
+    """They are those of a training without other changes, in the same order."""
     workspace, folder = unlabelled
     weak = {"scale": 0.875**2, "ratio": 1.0}
     for start in (1.0, 0.6):
