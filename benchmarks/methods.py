@@ -29,23 +29,27 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _photos import parquet_files
 from _report import RESULTS, publish, table
 
+if TYPE_CHECKING:
+    from gsfl_tune.experiment import Experiment
+
 LOG = RESULTS / "methods.jsonl"
 TEMPLATE = Path(__file__).parents[1] / "search_spaces" / "image_folder.yaml"
 SIZE, TESTED = 160, 192
 FINETUNE = "training.finetune"
+RATE = f"{FINETUNE}.learning_rate"
 BASE, FRESH = "defaults", "defaults, new views"
 
 # One technique alone, on cached activations.
 CACHED: dict[str, dict[str, Any]] = {
     "plain head": {"model.head": "plain"},
     "linear head": {"model.head": "linear"},
-    "balanced sampling 0.5": {"training.balanced_sampling": 0.5},
+    "every image once": {"training.balanced_sampling": 0},
     "R-Drop": {"training.method": "rdrop"},
     "SAM": {"training.method": "sam"},
     "EMA 0.98": {"training.ema": 0.98},
@@ -56,9 +60,6 @@ CACHED: dict[str, dict[str, Any]] = {
     "schedule-free": {f"{FINETUNE}.optimizer": "schedule_free"},
     "layer decay 0.8": {f"{FINETUNE}.layer_decay": 0.8},
     "drop path 0.1": {f"{FINETUNE}.drop_path": 0.1},
-    "PMG": {"training.method": "pmg"},
-    "SnapMix": {"training.method": "snapmix"},
-    "attention crop and drop": {"training.method": "attention_crop"},
     "two views": {"training.method": "two_views"},
     "centre loss 0.01": {"loss.center.weight": 0.01},
     "ArcFace 0.1": {"loss.metric_learning.weight": 0.1},
@@ -66,7 +67,8 @@ CACHED: dict[str, dict[str, Any]] = {
         "loss.metric_learning.weight": 0.1,
         "loss.metric_learning.kind": "proxy_anchor",
     },
-    "pairwise confusion 0.1": {"loss.pairwise_confusion.weight": 0.1},
+    # The authors advise 0.1 to 0.2 times the number of classes for half of this mean.
+    "pairwise confusion 5": {"loss.pairwise_confusion.weight": 5.0},
     "HSIC of s and d, 0.1": {"loss.independence.weight": 0.1},
     "group reversal 0.1": {"loss.group_reversal.weight": 0.1},
     "floor of s, 0.1": {"loss.shared_variance.weight": 0.1},
@@ -85,7 +87,7 @@ CACHED: dict[str, dict[str, Any]] = {
     "one group": {"model.groups.method": "single"},
     "random groups": {"model.groups.method": "random"},
     "1 block": {f"{FINETUNE}.blocks": 1},
-    "3 blocks": {f"{FINETUNE}.blocks": 3},
+    "3 blocks": {f"{FINETUNE}.blocks": 3, RATE: 1.2e-3},
     "8 views": {"data.views": 8},
 }
 # Those that need the images in every epoch.
@@ -98,8 +100,11 @@ IMAGES: dict[str, dict[str, Any]] = {
     "Fourier amplitude 0.3": {f"{FINETUNE}.fourier": 0.3},
     "colour statistics 0.3": {f"{FINETUNE}.adain": 0.3},
     "progressive resizing 0.6": {f"{FINETUNE}.start_size": 0.6},
+    "PMG": {"training.method": "pmg"},
+    "SnapMix": {"training.method": "snapmix"},
+    "attention crop and drop": {"training.method": "attention_crop"},
     "recurrent attention": {"training.method": "recurrent_attention"},
-    "all blocks": {f"{FINETUNE}.blocks": "all"},
+    "all blocks": {f"{FINETUNE}.blocks": "all", RATE: 1.2e-3},
 }
 TECHNIQUES: dict[str, dict[str, Any]] = {
     BASE: {},
@@ -161,13 +166,28 @@ def measure(data: str, name: str, seed: int) -> dict[str, Any]:
     import torch
     from recipes import trained_and_tested
 
-    from gsfl_tune.experiment import Experiment
     from gsfl_tune.training import Workspace
 
     torch.set_num_threads(1)
+    paths = [str(path) for path in parquet_files(data).values()]
+    config = experiment(name, {"data.source": "parquet", "data.path": json.dumps(paths)}).defaults()
+    workspace = Workspace.open(config.data)
+    found = trained_and_tested(config, workspace, seed)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"data": data, "technique": name, **found, "peak_mb": peak}
+
+
+def experiment(name: str, images: dict[str, Any]) -> Experiment:
+    """The template with one technique changed, on these images.
+
+    Raises:
+        SystemExit: If the technique cannot be combined with the rest.
+    """
+    from gsfl_tune.experiment import Experiment
+    from gsfl_tune.training.pricing.problems import cost_problems
+
     fixed: dict[str, Any] = {
-        "data.source": "parquet",
-        "data.path": json.dumps([str(path) for path in parquet_files(data).values()]),
+        **images,
         "data.image_size": SIZE,
         "data.eval_image_size": TESTED,
         "model.backbone": "tf_efficientnet_lite0",
@@ -176,11 +196,11 @@ def measure(data: str, name: str, seed: int) -> dict[str, Any]:
         f"{FINETUNE}.blocks": 2,
     }
     changes = [f"{path}={value}" for path, value in {**fixed, **TECHNIQUES[name]}.items()]
-    config = Experiment.load(TEMPLATE, overrides=changes).defaults()
-    workspace = Workspace.open(config.data)
-    found = trained_and_tested(config, workspace, seed)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"data": data, "technique": name, **found, "peak_mb": peak}
+    template = Experiment.load(TEMPLATE, overrides=changes)
+    found = template.fixed(template.space.leaf_values(template.default_params()))
+    if problems := cost_problems(found):
+        raise SystemExit("\n".join([f"{name}:", *map(str, problems)]))
+    return found
 
 
 def page(found: list[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.export import bundle_from_network, load_bundle
+from gsfl_tune.models import create_backbone
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
 from gsfl_tune.training import Training, Workspace
@@ -96,10 +97,39 @@ def test_a_draw_has_only_what_has_an_effect(tmp_path: Path) -> None:
     experiment = Experiment.load(WIDE, TINY)
     assert experiment.warnings == []
     study = open_study(experiment, RunDirectory(tmp_path / "run"))
-    for _ in range(60):
+    for _ in range(200):
         asked = study.ask()
         assert asked is not None
         active = experiment.space.active_params(asked.params)
         assert ("model.groups.count" in active) == (active["model.head"] in ("gsfl", "fsdg"))
-        assert ("training.sam.rho" in active) == (active["training.method"] == "sam")
+        config = experiment.configure(asked.params)
+        method, finetune = config.training.method, config.training.finetune
+        assert ("training.sam.rho" in active) == (method == "sam")
+        loss = config.loss
+        rebalanced = loss.class_weights, loss.logit_adjustment, config.training.balanced_sampling
+        assert sum(value > 0 for value in rebalanced) <= 1
+        if method == "rdrop":
+            assert config.model.head != "linear"
+            assert config.model.dropout >= 0.1
+        if method == "attention_crop":
+            assert config.training.attention_crop.crop or config.training.attention_crop.drop
+        if finetune.train in ("norms", "biases"):
+            assert finetune.optimizer != "muon"
+        if finetune.blocks == 1:
+            assert (finetune.layer_decay, finetune.drop_path) == (1, 0)
+        levels = [name for name in active if name.startswith("training.pmg.levels")]
+        assert len(levels) == (method == "pmg" and finetune.blocks != 1)
+        assert all(active[name] <= {2: 2}.get(finetune.blocks, 3) for name in levels)
         study.fail(asked.number, "not trained")
+
+
+def test_the_last_block_of_its_backbones_has_no_branch_that_could_be_dropped() -> None:
+    for name in Experiment.load(WIDE, TINY[:5]).values("model.backbone"):
+        backbone = create_backbone(name, "none")
+        images = torch.randn(4, 3, 64, 64)
+        for blocks, same in ((1, True), (2, False)):
+            backbone.train_last(blocks)
+            backbone.drop_paths(0.5)
+            with torch.no_grad():
+                first, second = (backbone.train()(images) for _ in range(2))
+            assert torch.equal(first, second) == same

@@ -62,6 +62,11 @@ class Export(Command):
             "validation",
         )
         parser.add_argument(
+            "--without-validation",
+            action="store_true",
+            help="the winner as it was trained on the training images alone: for training.teacher",
+        )
+        parser.add_argument(
             "--ensemble",
             action="store_true",
             help="all retrained seeds as one model: the mean of their probabilities",
@@ -190,6 +195,7 @@ class Export(Command):
             pick=None if args.pick is None else parse_rule(args.pick),
             say=say,
             best_of_all=args.best_of_all,
+            without_validation=args.without_validation,
             neighbours=per_class if args.with_neighbours else None,
         )
 

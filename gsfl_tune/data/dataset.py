@@ -307,10 +307,15 @@ class Dataset:
             validation: Whether it was trained on the validation images too.
 
         Returns:
-            ``images`` and ``test``: digests of all images but synthetic ones, and of the test
-            images, whatever their order and labels; ``validation``.
+            ``images``, ``test`` and ``held_out``: digests of all images but synthetic ones, of the
+            test images, and of the validation images, whatever their order and labels;
+            ``validation``.
         """
-        parts = {"images": self._source.originals, "test": self.split.test.tolist()}
+        parts = {
+            "images": self._source.originals,
+            "test": self.split.test.tolist(),
+            "held_out": self.split.validation.tolist(),
+        }
         digests = {
             name: digest_of_images(self._identities[position] for position in positions)
             for name, positions in parts.items()

@@ -19,7 +19,8 @@ class FourierSwap:
 
     Source: Yang and Soatto, "FDA: Fourier Domain Adaptation for Semantic Segmentation", CVPR 2020,
     between images of one data set. Phases, which hold shapes, stay; colours and illumination come
-    from elsewhere. Targets stay as they are.
+    from elsewhere. Targets stay as they are. The paper swaps amplitudes of pixels before they are
+    normalised, where means are positive; of normalised images the result is the same.
 
     Attributes:
         share: Of the images that are changed; 0 is off.
@@ -48,5 +49,10 @@ def _swapped(images: Tensor, others: Tensor, band: float) -> Tensor:
     columns = torch.fft.rfftfreq(width, 1 / width, device=images.device) <= reach
     inside = rows[:, None] & columns[None]
     amplitude = torch.where(inside, theirs.abs(), own.abs())
-    mixed = torch.fft.irfft2(torch.polar(amplitude, own.angle()), s=(height, width))
+    spectrum = torch.polar(amplitude, own.angle())
+    # The mean of a channel. Of pixels it is positive, so that its amplitude is the mean itself; a
+    # normalised channel may be darker than the norm, and would keep that sign. Nothing else of a
+    # spectrum changes but in scale when a channel is normalised.
+    spectrum[..., 0, 0] = theirs[..., 0, 0]
+    mixed = torch.fft.irfft2(spectrum, s=(height, width))
     return mixed.to(images.dtype).contiguous(memory_format=torch.channels_last)

@@ -23,6 +23,11 @@ class Mixing:
     images, or activations and features of a frozen part (manifold mixup of Verma et al., ICML
     2019).
 
+    The share that stays has a Beta(alpha, alpha) distribution, and labels count by the exact area
+    of a rectangle. If the rectangle takes more than half of an image, the image that it comes from
+    is the first of the two: in the result, the first always has the larger part. Unlike in the code
+    of CutMix' authors, rectangles do not reach over edges, so that areas are those of the paper.
+
     Attributes:
         mixup: alpha of the Beta distribution of shares; 0 is off.
         cutmix: alpha of the area of the rectangle that comes from another image; 0 is off.
@@ -48,9 +53,10 @@ class Mixing:
         order = torch.randperm(len(labels), generator=generator).to(labels.device)
         cut = self.cutmix > 0 and (self.mixup <= 0 or draws[0] < 0.5)
         alpha = self.cutmix if cut else self.mixup
-        kept = float(beta.beta(alpha, alpha))
-        kept = max(kept, 1 - kept)
-        views, share = [], kept
+        share = float(beta.beta(alpha, alpha))
+        if not cut:  # It is the same with exchanged images.
+            share = max(share, 1 - share)
+        views, kept = [], share
         for view in batch.views:
             if cut:
                 mixed, kept = _cut(view, view[order], share, draws[1], draws[2])
@@ -65,7 +71,26 @@ class Mixing:
             kept=kept,
             extras_of_others={name: each[order] for name, each in batch.targets.extras.items()},
         )
-        return replace(batch, views=tuple(views), targets=targets)
+        result = replace(batch, views=tuple(views), targets=targets)
+        return result if kept >= 0.5 else _exchanged(result, order)
+
+
+def _exchanged(batch: Batch, order: Tensor) -> Batch:
+    """Names the images of the rectangles first."""
+    targets, annotations = batch.targets, batch.annotations
+    assert targets.others is not None
+    targets = replace(
+        targets,
+        labels=targets.others,
+        others=targets.labels,
+        kept=1 - targets.kept,
+        extras=targets.extras_of_others,
+        extras_of_others=targets.extras,
+    )
+    if annotations is not None:
+        annotations = tuple(each.rows(order.cpu().numpy()) for each in annotations)
+    positions = batch.positions[order.to(batch.positions.device)]
+    return replace(batch, targets=targets, positions=positions, annotations=annotations)
 
 
 def _joined(values: Tensor | None, order: Tensor, kept: float) -> Tensor | None:

@@ -18,13 +18,23 @@ from gsfl_tune.experiment.data_config import AugmentConfig
 
 # Its random numbers are of their own, and so no image of the labelled ones changes.
 _STREAM = zlib.crc32(b"unlabelled")
+# Smallest share of an image in a weak view, as shifts by an eighth of the sides leave it.
+_WEAK_SCALE = 0.875**2
+
+
+def weakened(config: AugmentConfig) -> AugmentConfig:
+    """Returns the weak changes: nearly the whole image, and the flip where there is one.
+
+    The published ones are a flip and shifts of up to 12.5 % of the image's sides.
+    """
+    return AugmentConfig(scale=max(config.scale, _WEAK_SCALE), ratio=1.0, flip=config.flip)
 
 
 class WeakAndStrong(Augment):
-    """Changes images weakly (crop, flip) or as configured, by the last number of their row.
+    """Changes images weakly (`weakened`) or as configured, by the last number of their row.
 
     Args:
-        config: Strengths of the strong changes; weak ones have the same crop and flip.
+        config: Strengths of the strong changes.
         size: Side of the result in pixels.
         mean: Mean of the three channels, of values in 0..1.
         std: Standard deviation of the three channels.
@@ -34,8 +44,7 @@ class WeakAndStrong(Augment):
         self, config: AugmentConfig, size: int, mean: Sequence[float], std: Sequence[float]
     ) -> None:
         super().__init__(config, size, mean, std)
-        weak = AugmentConfig(scale=config.scale, ratio=config.ratio, flip=config.flip)
-        self._weak = Augment(weak, size, mean, std)
+        self._weak = Augment(weakened(config), size, mean, std)
 
     def draw_views(self, count: int, streams: Streams) -> Tensor:
         """Draws the random numbers of both views of images: (2, count, width), weak ones first."""

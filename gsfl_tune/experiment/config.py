@@ -290,7 +290,9 @@ class TrainingConfig(Section):
         default_factory=FixMatchConfig, description="For `method: fixmatch`."
     )
     teacher: str | None = Field(
-        None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."
+        None,
+        description="Directory of a bundle that `loss.distill` learns from; it must not have seen "
+        "the validation images (`export --without-validation`).",
     )
     ema: float = Field(
         0.0, ge=0.0, lt=1.0, description="Decay of the weight average that is validated; 0 is off."

@@ -1,8 +1,8 @@
-"""Choice of a trial from the Pareto front of a run, and its full training."""
+"""Bundles of further trainings of a run: of a trial of its front, or without validation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,28 +116,88 @@ def picked_bundle(
     if target.is_dir():
         _say_of_kept(target, say)
         return target
-    config = Config.model_validate(entry["config"])
-    if data is not None:
-        section = config.data.model_copy(update={"path": data})
-        config = config.model_copy(update={"data": section})
-    side = read_description(run.best)["preprocessing"]["side"]
-    workspace = Workspace.open(config.data, side=side, cache_dir=cache_dir)
+    config, workspace = _opened(run, entry["config"], data, cache_dir)
     # First, as the final model has seen the validation images.
     judged = _trained(run, number, config, workspace, say, fit="train")
-    held = judged.predict("validation")
     training = _trained(run, number, config, workspace, say)
-    tested = training.predict("test")
-    calibration = calibrate(held.logits[None], held.labels, tested.logits[None], tested.labels)
-    outcome = Outcome(
-        config=config.model_dump(mode="json"),
+    outcome = _outcome(judged, training, entry["params"], number)
+    findings = findings_of_pick(results, outcome)
+    for sentence in told_ahead(findings):
+        say(sentence)
+    return _written(target, results, outcome, training, findings)
+
+
+def bundle_without_validation(
+    run: RunDirectory,
+    *,
+    data: str | None = None,
+    cache_dir: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Returns the winner as it was trained on the training images alone, such as for a teacher.
+
+    The search has trained it so to validate it; where that is gone, it is trained again.
+    ``RUN/picks/N-train`` keeps the bundle.
+
+    Args:
+        run: A finished run.
+        data: Where the run's images are now; default: where they were.
+        cache_dir: Root of the node's caches.
+        say: Receives progress messages.
+
+    Returns:
+        A directory with a bundle.
+
+    Raises:
+        UserError: If the images are gone.
+    """
+    results = read_results(run.results_file)
+    winner = results.winner
+    number, option = winner.trial, "--without-validation"
+    if number is None:
+        raise UserError(f"{option}: found no trial of the winner in {run.results_file}")
+    target = run.path / "picks" / f"{number}-train"
+    if target.is_dir():
+        return target
+    config, workspace = _opened(run, winner.config, data, cache_dir)
+    training = _trained(run, number, config, workspace, say, fit="train", option=option)
+    outcome = _outcome(training, training, winner.params, number)
+    return _written(target, results, outcome, training, [])
+
+
+def _opened(
+    run: RunDirectory, config: Mapping[str, Any], data: str | None, cache_dir: Path | None
+) -> tuple[Config, Workspace]:
+    """Opens the images of a trial, where they are now."""
+    found = Config.model_validate(config)
+    if data is not None:
+        section = found.data.model_copy(update={"path": data})
+        found = found.model_copy(update={"data": section})
+    side = read_description(run.best)["preprocessing"]["side"]
+    return found, Workspace.open(found.data, side=side, cache_dir=cache_dir)
+
+
+def _outcome(
+    judged: Training, training: Training, params: Mapping[str, Any], number: int
+) -> Outcome:
+    """Scores a trial: validated by one of its trainings and tested by the other."""
+    held, tested = judged.predict("validation"), training.predict("test")
+    return Outcome(
+        config=training.config.model_dump(mode="json"),
         validation=Score.table([judged.scoring.of("validation", held)]),
         test=Score.table([training.scoring.of("test", tested)]),
         seeds=[training.seed],
-        params=dict(entry["params"]),
+        params=dict(params),
         trial=number,
-        calibration=calibration,
+        calibration=calibrate(held.logits[None], held.labels, tested.logits[None], tested.labels),
     )
-    findings = findings_of_pick(results, outcome)
+
+
+def _written(
+    target: Path, results: Results, outcome: Outcome, training: Training, findings: list[Finding]
+) -> Path:
+    """Writes the bundle of a trial that is not the run's own."""
+    dataset = training.workspace.dataset
     # Comparisons and ensemble belong to the run's own winner.
     said = replace(
         results,
@@ -149,19 +209,17 @@ def picked_bundle(
         flip=None,
         findings=findings,
     )
-    for sentence in told_ahead(findings):
-        say(sentence)
     return bundle_from_network(
         target,
         training.trained_network(),
-        config,
-        classes=workspace.dataset.classes,
+        training.config,
+        classes=dataset.classes,
         groups=None if training.groups is None else [int(group) for group in training.groups],
-        side=side,
-        reading=workspace.dataset.reading,
+        side=dataset.pool.side,
+        reading=dataset.reading,
         metrics=said.to_json(),
-        calibration=calibration,
-        trained_on=workspace.dataset.trained_on(validation=True),
+        calibration=outcome.calibration,
+        trained_on=dataset.trained_on(validation=training.fit == "train+validation"),
     )
 
 
@@ -188,6 +246,7 @@ def _trained(
     workspace: Workspace,
     say: Callable[[str], None],
     fit: FitOn = "train+validation",
+    option: str = "--pick",
 ) -> Training:
     seed = config.training.seed + 1
     # The folder in which the search would retrain it, so that existing work is reused.
@@ -199,7 +258,9 @@ def _trained(
         raise UserError(f"{error}; remove the file to train from the beginning") from error
     alone = config.data.shots or fit == "train"
     images = "the training images" if alone else "train + validation"
-    say(f"training the picked trial on {images} for {training.total_epochs} epochs")
+    what = "picked trial" if option == "--pick" else "winner"
+    if not training.finished or option == "--pick":
+        say(f"training the {what} on {images} for {training.total_epochs} epochs")
     try:
         while not training.finished:
             training.run_epoch()
@@ -208,8 +269,8 @@ def _trained(
         reason = str(error) if isinstance(error, NonFiniteLoss) else out_of_memory(error)
         if reason is None:
             raise
+        allowed = f"; allowed: other POINTS of {RULE}" if option == "--pick" else ""
         raise UserError(
-            f"--pick: trial {number} cannot be trained with seed {seed} ({reason}); allowed: other "
-            f"POINTS of {RULE}"
+            f"{option}: trial {number} cannot be trained with seed {seed} ({reason}){allowed}"
         ) from error
     return training

@@ -66,6 +66,7 @@ def export_run(
     options: Options | None = None,
     pick: float | None = None,
     best_of_all: bool = False,
+    without_validation: bool = False,
     neighbours: int | None = None,
     say: Callable[[str], None] = lambda text: None,
     cache_dir: Path | None = None,
@@ -83,6 +84,7 @@ def export_run(
         pick: Points of accuracy that the fastest trial of the front may lose; default: the
             winner.
         best_of_all: Export the best of winner, control and linear probe on validation.
+        without_validation: Export the winner as it was trained on the training images alone.
         neighbours: Training images of each class, at most, whose features and thumbnails the
             bundle holds (``neighbours.safetensors``); default: none.
         say: Receives progress messages.
@@ -102,6 +104,11 @@ def export_run(
     if best_of_all and (with_shared or pick is not None):
         other = "--with-shared" if with_shared else "--pick"
         raise UserError(f"--best-of-all: found with {other}, allowed alone")
+    if without_validation and (with_shared or pick is not None or best_of_all or options.ensemble):
+        raise UserError(
+            "--without-validation: found with --with-shared, --pick, --best-of-all or --ensemble, "
+            "allowed without them"
+        )
     if options.ensemble and (pick is not None or best_of_all):
         other = "--best-of-all" if best_of_all else "--pick"
         raise UserError(f"--ensemble: found with {other}, allowed for the winner of a run")
@@ -117,6 +124,7 @@ def export_run(
             "--with-shared": with_shared,
             "--pick": pick is not None,
             "--best-of-all": best_of_all,
+            "--without-validation": without_validation,
             "--ensemble": options.ensemble,
         }
         _refuse_alone(directory.path, [name for name, there in given.items() if there])
@@ -129,6 +137,13 @@ def export_run(
 
         options.require()
         source = picked_bundle(directory, pick, data=options.data, cache_dir=cache_dir, say=say)
+    if without_validation:
+        from gsfl_tune.export.pick import bundle_without_validation
+
+        options.require()
+        source = bundle_without_validation(
+            directory, data=options.data, cache_dir=cache_dir, say=say
+        )
     if best_of_all:
         source = _best_of_all(directory, say)
     if not options.is_copy:

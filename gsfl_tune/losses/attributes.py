@@ -10,10 +10,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
 
 ATTRIBUTES = "attributes"
 """Name of the extra with attributes (B, A), 0 to 1, NaN for unknown ones."""
+
+_OF_CUB = 312
+
+
+def attribute_count(config: DataConfig) -> int:
+    """Returns the number of attributes of the images, for prices: of CUB without named columns."""
+    given = config.attribute_columns
+    return _OF_CUB if given is None else len(given)
 
 
 class Attributes(LossTerm):

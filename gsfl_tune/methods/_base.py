@@ -135,6 +135,8 @@ class Method(nn.Module):
             annotations are not mixed; a part of what `unmixed` asks for.
         unlabelled: Images of ``data.unlabelled`` for each labelled one in batches of the finetune
             stage; `Batch.unlabelled` holds their views.
+        weak_labelled: Whether the finetune stage changes labelled images weakly too (nearly the
+            whole image, flipped or not), so that strong views alone have all of ``data.augment``.
         loss_follows_pass: Whether each loss is that of the pass just before it. What a pass leaves
             for terms of the loss (``training.finetune.snr``) is then of the right images.
     """
@@ -150,10 +152,34 @@ class Method(nn.Module):
     unmixed: ClassVar[bool] = False
     unblended: ClassVar[bool] = False
     unlabelled: int = 0
+    weak_labelled: ClassVar[bool] = False
     loss_follows_pass: ClassVar[bool] = False
 
     def build(self, sizes: Sizes) -> None:
         """Makes the buffers and parameters that depend on sizes."""
+
+    def passes_through(self, layers: int) -> int:
+        """Counts the passes of a view through the backbone in a step, for its price.
+
+        Args:
+            layers: How many of the maps that `layers` asks for there are.
+        """
+        return self.feature_passes
+
+    def operations(
+        self, maps: Sequence[tuple[int, int]], images: int, extras: Mapping[str, int]
+    ) -> float:
+        """Counts the multiplications and additions for an image besides passes, for its price.
+
+        Args:
+            maps: Channels and positions of the maps that `layers` asks for, the last one first.
+            images: B, images of a batch.
+            extras: Width of every further value of images, see `gsfl_tune.losses.Sizes.extras`.
+
+        Returns:
+            Those forwards; gradients are twice as many.
+        """
+        return 0.0
 
     def detector(self, count: int, dim: int) -> PartSettings | None:
         """Returns how the network of the finetune stage finds parts on its map.

@@ -8,6 +8,7 @@ attributes, and a contrastive loss. The equations here are choices of this proje
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,18 @@ class AttributeAttention(Method):
         if not count:
             raise ValueError("attribute_attention needs images with attributes")
         self.attended = AttendedAttributes(sizes.layers[0], count, self.width)
+
+    def operations(
+        self, maps: Sequence[tuple[int, int]], images: int, extras: Mapping[str, int]
+    ) -> float:
+        """Counts those of attention, embeddings and contrast, once as without mixing."""
+        if not maps:
+            return 0.0
+        channels, places = maps[0]
+        count = extras.get(ATTRIBUTES, 0)
+        attended = places * (count * channels + self.width * (channels + count))
+        contrast = count * self.width * (images + count) if self.contrast else 0
+        return 2.0 * (attended + contrast)
 
     def step(self, batch: Batch, passes: Passes) -> LossTerms:
         """Computes the loss of images and of their attributes; in the head stage of features."""

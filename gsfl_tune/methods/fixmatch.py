@@ -3,10 +3,12 @@
 Source: Sohn et al., "FixMatch: Simplifying Semi-Supervised Learning with Consistency and
 Confidence", NeurIPS 2020, equations 3 and 4: for images u without a label, of which w(u) is a
 weakly and s(u) a strongly changed view, ``1[max p(w(u)) > threshold] CE(p(s(u)), argmax p(w(u)))``,
-averaged over all of them, is added to the loss of the labelled images.
+averaged over all of them, is added to the loss of weakly changed views of the labelled images.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch.nn import functional
@@ -30,6 +32,7 @@ class FixMatch(Method):
     """
 
     unlabelled = 1
+    weak_labelled: ClassVar[bool] = True
 
     def __init__(self, weight: float, threshold: float, mu: int) -> None:
         super().__init__()

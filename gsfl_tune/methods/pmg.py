@@ -6,6 +6,8 @@ Jigsaw Patches", ECCV 2020 (PMG), section 3.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -60,6 +62,17 @@ class Pmg(Method):
         self.classifiers = nn.ModuleList(
             _classifier(channels, self.width, sizes.class_count) for channels in sizes.layers
         )
+
+    def passes_through(self, layers: int) -> int:
+        """Counts one pass for the image and one for every jigsaw."""
+        return 1 + layers
+
+    def operations(
+        self, maps: Sequence[tuple[int, int]], images: int, extras: Mapping[str, int]
+    ) -> float:
+        """Counts those of the convolutions of the classifiers."""
+        each = (places * (channels + 9 * self.width) for channels, places in maps)
+        return 2.0 * self.width * sum(each)
 
     def step(self, batch: Batch, passes: Passes) -> LossTerms:
         """Computes the loss of the images and of their jigsaws; in the head stage of features."""

@@ -42,6 +42,7 @@ from gsfl_tune.models.restitution import (
     restitution_problem,
 )
 from gsfl_tune.models.split import SplitBackbone
+from gsfl_tune.models.streams import undecayed_names
 from gsfl_tune.models.trained_part import TrainedPart, nothing_to_train, part_names
 from gsfl_tune.models.weights import (
     architecture,
@@ -252,7 +253,17 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Lists tensors of several dimensions that are not weights: lengths that DoRA trains."""
+        """Lists tensors of several dimensions that have no weight decay.
+
+        Those that the model's authors except (position embeddings and biases, tokens): what timm's
+        ``no_weight_decay`` names. Also `adapted_lengths`.
+        """
+        names = undecayed_names(self.model)
+        named = self.model.named_parameters()
+        return [*self.adapted_lengths(), *(each for name, each in named if name in names)]
+
+    def adapted_lengths(self) -> list[nn.Parameter]:
+        """Lists the lengths of rows that DoRA trains: they are no weights."""
         return magnitudes(self.model)
 
     def drop_paths(self, rate: float) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gsfl_tune.models._blank import blank_model
 from gsfl_tune.models._blocks import Blocks
 from gsfl_tune.models._facts import BackboneFacts, to_map
-from gsfl_tune.models._probe import probe
+from gsfl_tune.models._probe import map_shape, probe
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.streams import stream_names
 
@@ -29,10 +29,12 @@ class Layer:
         channels: Its channels.
         stop: Path of the module whose input it is; empty for the last block, whose map is the one
             in front of the pooling.
+        places: Its positions for the images that were asked for.
     """
 
     channels: int
     stop: str = ""
+    places: int = 0
 
 
 @lru_cache(maxsize=64)
@@ -56,21 +58,26 @@ def layers_of(
     """
     facts = probe(name, reads)
     if len(stream_names(name)) > 1:
-        return (Layer(facts.channels),)
+        _, height, width = map_shape(name, image_size, reads)
+        return (Layer(facts.channels, places=height * width),)
     trained = facts.block_names if blocks == "all" else facts.block_names[-blocks:]
     trained = tuple(each for each in trained if not set(each).issubset(facts.head_names))
     model: Any = blank_model(name, reads).eval()
     device = next(model.parameters()).device
     images = torch.zeros(1, 3, image_size, image_size, device=device)
     features, entered = _inputs_of(model, trained, images)
-    found = [Layer(to_map(features, facts, image_size, image_size).shape[1])]
+    found = [_layer(to_map(features, facts, image_size, image_size))]
     for path, value in reversed(entered[1:]):
         # Tokens of another grid may be in an order of their own.
         alike = value is not None and (value.ndim == 4 or value.shape[1:-1] == features.shape[1:-1])
         if value is None or not alike:
             break
-        found.append(Layer(layer_map(value, facts).shape[1], path))
+        found.append(_layer(layer_map(value, facts), path))
     return tuple(found)
+
+
+def _layer(maps: Tensor, stop: str = "") -> Layer:
+    return Layer(maps.shape[1], stop, maps.shape[2] * maps.shape[3])
 
 
 def layer_map(activations: Tensor, facts: BackboneFacts) -> Tensor:

@@ -108,6 +108,18 @@ class TwoStreams(nn.Module):
         return torch.cat([averaged(each, height, width) for each in maps], dim=1)
 
 
+def undecayed_names(model: nn.Module) -> set[str]:
+    """Names the parameters of timm models that their authors train without weight decay."""
+    if isinstance(model, TwoStreams):
+        return {
+            name
+            for stream in ("first", "second")
+            for name in _below(stream, undecayed_names(getattr(model, stream)))
+        }
+    named = getattr(model, "no_weight_decay", None)
+    return set(named()) if callable(named) else set()
+
+
 def averaged(maps: Tensor, height: int, width: int) -> Tensor:
     """Averages maps (B, C, h, w) over the areas of a coarser grid.
 

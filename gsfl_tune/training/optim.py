@@ -117,7 +117,8 @@ def create_optimizer(
     Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. The
     averaged gradient of a matrix (of a convolution: an output's weights in a row) is made
     orthogonal. Its size is that of AdamW's step (Liu et al., "Muon is Scalable for LLM Training",
-    arXiv 2502.16982), so that rates mean the same. Vectors, depthwise convolutions and groups with
+    arXiv 2502.16982), so that rates mean the same. It has no Nesterov momentum, which Jordan et al.
+    use and timm leaves off. Vectors, depthwise convolutions and groups with
     ``use_fallback`` take AdamW.
 
     Schedule-free AdamW: Defazio et al., "The Road Less Scheduled", NeurIPS 2024, algorithm 1. With

@@ -37,7 +37,7 @@ from gsfl_tune.training.caches.features import (
 )
 from gsfl_tune.training.caches.int8 import int8_problem
 from gsfl_tune.training.caches.open_files import allow_open_files
-from gsfl_tune.training.caches.teacher import Teacher, seen_by
+from gsfl_tune.training.caches.teacher import Teacher, refuse_seen, seen_by
 from gsfl_tune.training.pretrain import pretrained_backbone, pretraining_settings
 
 _FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
@@ -250,9 +250,16 @@ class Workspace:
         return self._teachers[key]
 
     def teacher_notices(self, config: Config) -> list[str]:
-        """Says what people must know of the teacher of a configuration, as `teacher` checks it."""
+        """Says what people must know of a configuration's teacher before anything is trained.
+
+        Raises:
+            UserError: As `teacher`, and when it has seen the validation images.
+        """
         teacher = self.teacher(config)
-        return [] if teacher is None else seen_by(teacher, self.dataset)
+        if teacher is None:
+            return []
+        refuse_seen(teacher, self.dataset, folds=config.search.folds is not None)
+        return seen_by(teacher, self.dataset)
 
     def teacher_tables(self, config: Config, *, views: bool) -> list[torch.Tensor]:
         """Returns the teacher's scores of the pool, (N, C) float32 a fixed view, or of the centres.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from gsfl_tune.data import Batch, Targets
+from gsfl_tune.data import Annotations, Batch, Targets
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.errors import UserError
@@ -26,6 +28,10 @@ def bright(count=6, side=20):
     """Images that are as bright as their label says."""
     labels = torch.arange(count)
     return of(labels.float()[:, None, None, None].expand(count, 3, side, side).clone())
+
+
+def is_rectangle(mask):
+    return mask.sum() == mask.any(1).sum() * mask.any(0).sum()
 
 
 def test_without_either_nothing_is_drawn_and_nothing_copied():
@@ -67,34 +73,54 @@ def test_cutmix_puts_one_rectangle_in_and_counts_its_pixels():
             if label == other:
                 continue
             assert float(kept.float().mean()) == pytest.approx(mixed.targets.kept, abs=1e-6)
-            inside = ~kept
-            rows, columns = inside.any(1), inside.any(0)
-            assert inside.sum() == rows.sum() * columns.sum()
-            assert torch.all(image[0][inside] == other)
+            assert torch.all(kept | (image[0] == other))
+            assert is_rectangle(~kept) or is_rectangle(kept)
+        assert mixed.targets.kept >= 0.5
     assert torch.equal(batch.inputs, bright().inputs)
 
 
 def test_rectangles_are_as_large_as_published_and_lie_everywhere():
-    """The sides are sqrt(1 - share) of the image, with a share of Beta(1, 1) or its rest."""
+    """The sides are sqrt(1 - share) of the image, with a share of Beta(1, 1)."""
     streams, wide = Streams(0), 40
     images = bright(6, wide)
     covered = torch.zeros(wide, wide)
     areas = []
     for _ in range(400):
         mixed = Mixing(cutmix=1.0)(images, streams)
-        inside = (mixed.inputs[:, 0] != mixed.labels.float()[:, None, None]).any(0)
+        # The image around the rectangle is the one whose place it is.
+        inside = (mixed.inputs[:, 0] != images.labels.float()[:, None, None]).any(0)
         covered += inside
         if inside.any():
             rows, columns = inside.any(1).sum(), inside.any(0).sum()
             assert abs(int(rows) - int(columns)) <= 1
-        areas.append(1 - mixed.targets.kept)
-    # The smaller part is even between 0 and one half.
-    assert np.mean(areas) == pytest.approx(0.25, abs=0.02)
-    assert np.quantile(areas, 0.9) == pytest.approx(0.45, abs=0.03)
+        areas.append(float(inside.float().mean()))
+    # Even between 0 and 1, and not folded at one half.
+    assert np.mean(areas) == pytest.approx(0.5, abs=0.04)
+    assert np.quantile(areas, [0.1, 0.25, 0.75, 0.9]) == pytest.approx(
+        [0.1, 0.25, 0.75, 0.9], abs=0.06
+    )
     # Every corner and edge is reached, and no side more than the other.
     assert covered.min() > 0
     assert covered.sum(0)[:5].sum() == pytest.approx(float(covered.sum(0)[-5:].sum()), rel=0.4)
     assert covered.sum(1)[:5].sum() == pytest.approx(float(covered.sum(1)[-5:].sum()), rel=0.4)
+
+
+def test_an_image_under_a_large_rectangle_is_the_other_one():
+    """Whatever belongs to an image goes with it: class, position, annotations, further values."""
+    images = bright()
+    known = Annotations.of(np.arange(24.0).reshape(6, 4).tolist())
+    extras = {"number": torch.arange(6)}
+    targets = replace(images.targets, extras=extras)
+    batch = replace(images, targets=targets, annotations=(known,))
+    streams, large = Streams(0), 0
+    for _ in range(60):
+        mixed = Mixing(cutmix=1.0)(batch, streams)
+        assert torch.equal(mixed.positions, mixed.labels)
+        assert torch.equal(mixed.targets.extras["number"], mixed.labels)
+        assert torch.equal(mixed.targets.extras_of_others["number"], mixed.targets.others)
+        assert np.array_equal(mixed.annotations[0].boxes[:, 0], 4 * mixed.labels.numpy())
+        large += not torch.equal(mixed.labels, images.labels)
+    assert 15 < large < 45
 
 
 def test_both_take_turns_at_random():

@@ -386,6 +386,8 @@ def test_a_model_can_say_what_it_has_seen(folder, cache):
     few = seen(shots=2)
     assert (few["images"], few["test"]) == (record["images"], record["test"])
     assert not few["validation"]
+    # Another split has other validation images too.
+    assert other["held_out"] != record["held_out"]
     shutil.move(folder / "cat" / "000.png", folder / "dog" / "moved.png")
     assert seen()["images"] == record["images"]
     (folder / "dog" / "moved.png").unlink()

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from gsfl_tune.data import prepare
-from gsfl_tune.data.augment import Augment
+from gsfl_tune.data.augment import Augment, crop_boxes
 from gsfl_tune.data.batch_share import WHOLE_BATCH, BatchShare
 from gsfl_tune.data.transforms import Streams
-from gsfl_tune.data.unlabelled_batches import WeakAndStrong, unlabelled_batches
+from gsfl_tune.data.unlabelled_batches import WeakAndStrong, unlabelled_batches, weakened
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -140,11 +140,22 @@ def test_the_weak_view_is_a_crop_and_the_strong_one_changed_as_configured(images
     squares = torch.from_numpy(images.gather(np.arange(4)))
     rows = transform.draw_rows(4, torch.Generator().manual_seed(0), Streams(1, 2))
     for mark, config in (
-        (0.0, AugmentConfig(scale=0.5)),
+        (0.0, AugmentConfig(scale=0.875**2, ratio=1.0)),
         (1.0, STRONG),
     ):
         found = transform.apply(squares, torch.cat([rows, torch.full((4, 1), mark)], 1))
         assert torch.equal(found, Augment(config, SIZE, *NORM).apply(squares, rows))
+
+
+def test_a_weak_view_shows_nearly_the_whole_image(images):
+    """Shifts of an eighth of the sides, as published, leave 77 % of it in view."""
+    for scale, flip in ((0.05, True), (0.35, False)):
+        weak = weakened(AugmentConfig(scale=scale, ratio=3, flip=flip, color=1, policy="rand"))
+        shown = crop_boxes(torch.rand(1000, 4), weak.scale, weak.ratio)
+        assert float(shown[:, 2:].prod(1).min()) >= 0.76
+        assert float((shown[:, 2] - shown[:, 3]).abs().max()) < 1e-6
+        assert weak.flip == flip
+    assert weakened(AugmentConfig(scale=0.9)).scale == 0.9
 
 
 def test_every_image_is_shown_before_one_is_shown_again(images):

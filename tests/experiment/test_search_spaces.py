@@ -71,3 +71,13 @@ def test_missing_data_is_said(name, tmp_path, monkeypatch):
 def test_some_file_shows_alternatives(tmp_path):
     names = [parameter.name for parameter in load("cub200", tmp_path).space.parameters]
     assert "training.finetune.learning_rate@1" in names
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 7, "all"])
+def test_the_template_has_a_rate_for_every_number_of_blocks(blocks, tmp_path):
+    """Whoever trains more blocks gets the rate of two, not the one of the schema."""
+    overrides = [f"training.finetune.blocks={blocks}", "data.views=0"]
+    stage = load("image_folder", tmp_path, *overrides).defaults().training.finetune
+    assert stage.blocks == blocks
+    assert stage.learning_rate == (3e-3 if blocks == 1 else 1.2e-3)
+    assert load("image_folder", tmp_path).warnings == []

@@ -124,6 +124,51 @@ def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path,
     assert "remove it" in said[-1]
 
 
+def test_the_winner_of_the_training_images_alone_may_teach(trained_run, cache_dir, tmp_path):
+    run = front_of_two(trained_run, tmp_path)
+    results = read_results(run.results_file)
+    config = Config.model_validate(json.loads(run.experiment_file.read_text()))
+    own = replace(results.winner, config=config.model_dump(mode="json"))
+    write_results(run.results_file, replace(results, winner=own))
+    said = []
+    out = export_run(
+        run.path, tmp_path / "out", without_validation=True, cache_dir=cache_dir, say=said.append
+    )
+    assert "training the winner on the training images for 8 epochs" in said
+    bundle = load_bundle(out, "cpu")
+    assert bundle.metrics["winner"]["trial"] == 2
+    workspace = Workspace.open(config.data, side=40, cache_dir=cache_dir)
+    seen = json.loads((out / "config.json").read_text())["trained_on"]
+    assert seen == workspace.dataset.trained_on(validation=False)
+    training = Training(config, workspace, tmp_path / "again", seed=config.training.seed + 1)
+    while not training.finished:
+        training.run_epoch()
+    logits = training.predict("validation").logits
+    temperature = bundle.calibration["temperature"]
+    pixels = workspace.dataset.pool.gather(workspace.dataset.validation_index[:4])
+    torch.testing.assert_close(
+        bundle.runtime.logits(pixels), torch.from_numpy(logits[:4]) / temperature,
+        rtol=1e-3, atol=1e-3,
+    )  # fmt: skip
+    student = config.model_copy(
+        update={
+            "training": config.training.model_copy(update={"teacher": str(out)}),
+            "loss": config.loss.model_copy(
+                update={"distill": config.loss.distill.model_copy(update={"weight": 1.0})}
+            ),
+        }
+    )
+    assert workspace.teacher_notices(student) == []
+    # The second time nothing is trained.
+    said.clear()
+    export_run(
+        run.path, tmp_path / "again2", without_validation=True, cache_dir=cache_dir, say=said.append
+    )
+    assert said == []
+    with pytest.raises(UserError, match="--without-validation: found with --with-shared, --pick"):
+        export_run(run.path, tmp_path / "no", without_validation=True, best_of_all=True)
+
+
 def test_a_metric_that_is_not_accuracy_keeps_its_name(trained_run, cache_dir, tmp_path):
     run = front_of_two(trained_run, tmp_path, metric="validation/macro_f1")
     said = []

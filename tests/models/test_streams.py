@@ -227,3 +227,13 @@ def test_each_real_network_sees_images_as_it_was_trained():
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert alone[0].preprocessing != alone[1].preprocessing
     assert expected.std() > 0.1
+
+
+def test_what_either_model_trains_without_weight_decay_is_named():
+    backbone = create_backbone(PAIR, "none")
+    second = backbone.model.second
+    assert {id(each) for each in backbone.undecayed()} == {
+        id(second.pos_embed),
+        id(second.cls_token),
+    }
+    assert create_backbone(FIRST, "none").undecayed() == []

@@ -256,6 +256,10 @@ def with_validation(config):
     return {**config, "trained_on": {**config["trained_on"], "validation": True}}
 
 
+def other_held_out(config):
+    return {**config, "trained_on": {**config["trained_on"], "held_out": "0" * 32}}
+
+
 def other_images(config):
     return {**config, "trained_on": {**config["trained_on"], "images": "0" * 32}}
 
@@ -266,7 +270,6 @@ def other_images(config):
         (lambda config: config, None),
         (no_record, "does not say whether it was trained on images of the validation or test"),
         (other_images, "does not say whether it was trained on images"),
-        (with_validation, "was trained on the validation images too"),
     ],
 )
 def test_what_a_teacher_may_have_seen_is_said(workspace, tmp_path, bundle, change, notice):
@@ -274,6 +277,27 @@ def test_what_a_teacher_may_have_seen_is_said(workspace, tmp_path, bundle, chang
     said = workspace.teacher_notices(student(copy))
     assert len(said) == (notice is not None)
     assert notice is None or notice in said[0]
+
+
+@pytest.mark.parametrize("change", [with_validation, other_held_out])
+def test_a_teacher_that_has_seen_the_validation_images_is_refused(
+    workspace, tmp_path, bundle, change
+):
+    (tmp_path / "large").mkdir()
+    copy = changed(bundle, tmp_path / "large", "config.json", change)
+    copy = copy.rename(copy.parent / "best")
+    message = r"was trained on the validation images too.*gsfl-tune export .*large OUT --without"
+    with pytest.raises(UserError, match=message):
+        workspace.teacher_notices(student(copy))
+    # What an earlier run was trained with stays readable.
+    assert workspace.teacher(student(copy)) is not None
+
+
+def test_folds_leave_no_image_that_a_teacher_has_not_seen(workspace, bundle, tmp_path):
+    with pytest.raises(UserError, match=r"all of which validate students with search\.folds"):
+        workspace.teacher_notices(student(bundle, search={"folds": 3}))
+    copy = changed(bundle, tmp_path, "config.json", other_images)
+    assert workspace.teacher_notices(student(copy, search={"folds": 3}))
 
 
 def test_what_is_no_bundle_is_named(tmp_path, bundle):

@@ -35,9 +35,9 @@ def unlabelled(workspace, tmp_path_factory):
     return Workspace.open(data, cache_dir=workspace.cache_dir, device=device), str(folder)
 
 
-def configured(folder, method="fixmatch", **changes):
+def configured(folder, method="fixmatch", stages=STAGES, **changes):
     data = {"unlabelled": folder, "augment": AUGMENT}
-    training = {**STAGES, "method": method, "fixmatch": {**FIXMATCH, **changes}}
+    training = {**stages, "method": method, "fixmatch": {**FIXMATCH, **changes}}
     return tiny_config(data=data, training=training)
 
 
@@ -51,7 +51,7 @@ def test_resuming_equals_never_having_stopped(unlabelled, tmp_path):
         assert 0 < record["train/pseudo_share"] <= 1
 
 
-def test_pseudo_labels_change_what_is_trained_and_no_labelled_image(unlabelled, tmp_path):
+def test_pseudo_labels_change_what_is_trained(unlabelled, tmp_path):
     workspace, folder = unlabelled
     stages = {}
     for name, config in (
@@ -64,20 +64,27 @@ def test_pseudo_labels_change_what_is_trained_and_no_labelled_image(unlabelled, 
     # Batch norms see the images, even where none is a label.
     assert not torch.equal(stages["unsure"], stages["fixmatch"])
     assert not torch.equal(stages["single"], stages["fixmatch"])
-    alone, both = (
-        Training(configured(folder, name), workspace, tmp_path / "x")
-        for name in ("single", "fixmatch")
-    )
-    for training in (alone, both):
-        training.epoch = 1
-    pairs = zip(
-        *(each._enter("finetune")._batches.train_batches(0, 3) for each in (alone, both)),
-        strict=True,
-    )
-    for batch, more in pairs:
-        assert torch.equal(batch.inputs, more.inputs)
-        assert batch.unlabelled is None
-        assert [len(each) for each in more.unlabelled] == [2 * len(batch)] * 2
+
+
+def test_labelled_images_are_changed_weakly_alone(unlabelled, tmp_path):
+    """They are those of a training without other changes, in the same order."""
+    workspace, folder = unlabelled
+    weak = {"scale": 0.875**2, "ratio": 1.0}
+    for start in (1.0, 0.6):
+        stages = {**STAGES, "finetune": {**STAGES["finetune"], "start_size": start}}
+        alone = tiny_config(data={"augment": weak}, training=stages)
+        both = configured(folder, stages=stages)
+        trainings = [Training(each, workspace, tmp_path / "x") for each in (alone, both)]
+        for training in trainings:
+            training.epoch = 1
+        pairs = zip(
+            *(each._enter("finetune")._batches.train_batches(0, 3) for each in trainings),
+            strict=True,
+        )
+        for batch, more in pairs:
+            assert torch.equal(batch.inputs, more.inputs)
+            assert batch.unlabelled is None
+            assert [len(each) for each in more.unlabelled] == [2 * len(batch)] * 2
 
 
 def test_without_images_it_is_refused(workspace, tmp_path):

@@ -6,8 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gsfl_tune.experiment import UserError
+from gsfl_tune.data.transforms.restorer import Restorer
+from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.training import Training
+from gsfl_tune.training.pricing import training_work
+from gsfl_tune.training.pricing.cost import largest_model
 
 from .checks import check_resumes
 from .conftest import tiny_config
@@ -51,6 +54,32 @@ def test_fixed_views_of_another_network_are_computed_anew(workspace, tmp_path, f
     key = "head.classifier.weight"
     assert not torch.equal(states[0][key], states[1][key])
     assert not torch.equal(states[0][key], states[2][key])
+
+
+def test_its_passes_and_its_weights_are_priced(files):
+    def of(path, degrade=0.8):
+        augment = {"degrade": degrade, "restorer": path}
+        config = tiny_config(data={"augment": augment}, training=STAGES)
+        return training_work(config, train=100, validation=20, classes=5)[-1]
+
+    pixels = 100 * config_of(None).data.image_size ** 2
+    network = Restorer(files[0])
+    more = of(files[0]).operations - of(None).operations
+    # A product and a sum of each weight at each place of the small image.
+    assert 0.3 < more / (2 * network.parameters * 0.8 * pixels) < 0.4
+    assert of(files[0]).kind != of(None).kind
+    assert of(files[0], 0.0) == of(None, 0.0)
+    text = """
+name: t
+data: {source: typefaces, augment: {degrade: 0.5, restorer: FILE}}
+model: {backbone: test_efficientnet, weights: none}
+training: {finetune: {epochs: 1}}
+"""
+    bytes_of = [
+        largest_model(Experiment.parse(text.replace("FILE", path))).bytes
+        for path in (files[0], "null")
+    ]
+    assert bytes_of[0] - bytes_of[1] == 4 * network.parameters
 
 
 def test_a_file_that_is_not_there_is_said(workspace, tmp_path):

@@ -7,12 +7,13 @@ import math
 
 import pytest
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import probe
+from gsfl_tune.models import Backbone, probe
 from gsfl_tune.models.drop_path import DropPath
 from gsfl_tune.training import Training
 from gsfl_tune.training.seeds import mix
@@ -134,6 +135,48 @@ def test_without_layer_decay_the_optimiser_is_that_of_before(workspace, tmp_path
     assert [len(group["params"]) for group in groups] == [len(each) for each in expected]
     for group, each in zip(groups, expected, strict=True):
         assert all(one is other for one, other in zip(group["params"], each, strict=True))
+
+
+TOKENS = {"backbone": "test_vit", "blocks": "all", "optimizer": "adamw", "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize("choice", [{}, {"layer_decay": 0.5}, {"unfreeze": 1}])
+def test_position_embeddings_and_tokens_have_no_weight_decay(workspace, tmp_path, choice):
+    """As the authors of the backbone train it, and as timm groups its parameters."""
+    stage = Training(config(**TOKENS, **choice), workspace, tmp_path)._current()
+    model = stage.module.backbone.model
+    names = model.no_weight_decay()
+    theirs = {
+        id(parameter)
+        for group in param_groups_weight_decay(model, 0.1, no_weight_decay_list=names)
+        for parameter in group["params"]
+        if group["weight_decay"] == 0
+    }
+    assert id(model.pos_embed) in theirs
+    ours = {
+        id(parameter)
+        for group in stage.optimizer.param_groups
+        for parameter in group["params"]
+        if group["weight_decay"] == 0
+    }
+    assert theirs == ours & {id(parameter) for parameter in model.parameters()}
+
+
+@pytest.mark.parametrize("choice", [{}, {"layer_decay": 0.5}])
+def test_a_training_of_an_earlier_version_keeps_its_decay(workspace, tmp_path, monkeypatch, choice):
+    settings = config(**TOKENS, **choice)
+    with monkeypatch.context() as before:
+        before.setattr(Backbone, "undecayed", Backbone.adapted_lengths)
+        whole = run(Training(settings, workspace, tmp_path / "whole"))
+        begun = Training(settings, workspace, tmp_path / "begun")
+        begun.run_epoch()
+        begun.save()
+    going_on = Training(settings, workspace, tmp_path / "begun")
+    assert going_on.restore()
+    assert_equal_states(state_of(run(going_on)), state_of(whole))
+    new = run(Training(settings, workspace, tmp_path / "new"))
+    name = "backbone.model.pos_embed"
+    assert not torch.equal(state_of(new)["module"][name], state_of(whole)["module"][name])
 
 
 def test_the_cosine_ends_at_a_share_of_the_peak(workspace, tmp_path):

@@ -36,6 +36,7 @@ class Restorer:
 
     Attributes:
         scale: How many times longer a side becomes.
+        parameters: Number of its parameters.
 
     Raises:
         UserError: If spandrel is missing, or the file is not that of such a network.
@@ -53,6 +54,7 @@ class Restorer:
                 f"({type(error).__name__}: {first_line(error)}); {_ALLOWED}"
             ) from error
         self.scale = int(network.scale)
+        self.parameters = sum(each.numel() for each in network.model.parameters())
         self._copies = {torch.device("cpu"): network}
 
     def __call__(self, image: np.ndarray, device: torch.device) -> np.ndarray:
@@ -68,6 +70,14 @@ class Restorer:
         large = self._copies[device](pixels)[0]
         whole: np.ndarray = (large * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         return whole
+
+
+def restorer_parameters(path: str) -> int:
+    """Counts the parameters of a network, for prices; 0 where it cannot be read."""
+    try:
+        return Restorer(path).parameters
+    except UserError:  # said elsewhere
+        return 0
 
 
 def restorer_problem(path: str | None) -> str | None:

@@ -19,7 +19,7 @@ from gsfl_tune.data import (
     epoch_batches,
     eval_batches,
 )
-from gsfl_tune.data.unlabelled_batches import WeakAndStrong, unlabelled_batches
+from gsfl_tune.data.unlabelled_batches import WeakAndStrong, unlabelled_batches, weakened
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.models import Network, SplitBackbone
@@ -35,9 +35,11 @@ class ImageBatches(Batches):
         """Yields augmented images (B, 3, side, side)."""
         context, size = self._context, self._sizes[epoch]
         training = context.config.training
-        augment = self._augment
-        if size != self._size:
-            augment = Augment(context.config.data.augment, size, self._mean, self._std)
+        augment, changes = self._augment, context.config.data.augment
+        if context.method.weak_labelled:
+            changes = weakened(changes)
+        if size != self._size or changes is not augment.config:
+            augment = Augment(changes, size, self._mean, self._std)
         batches = epoch_batches(
             context.workspace.dataset.pool,
             context.train_positions.numpy(),

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gsfl_tune.data.sources import count_classes
+from gsfl_tune.data.transforms.restorer import restorer_parameters
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.experiment.methods import ATTRIBUTE_METHODS
 from gsfl_tune.losses import Sizes
-from gsfl_tune.losses.attributes import ATTRIBUTES
+from gsfl_tune.losses.attributes import ATTRIBUTES, attribute_count
 from gsfl_tune.models import (
     Reads,
     Weights,
@@ -42,7 +43,6 @@ _TRAINED_BYTES = 16
 _FROZEN_BYTES = 4
 # Used if the classes are unknown until the data is read: more than most data sets have.
 _UNKNOWN_CLASSES = 1000
-_CUB_ATTRIBUTES = 312
 
 
 @dataclass(frozen=True)
@@ -190,9 +190,15 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
 
 
 def _attributes(case: Experiment) -> int:
-    """Returns the number of attributes of the images, of CUB where no columns are named."""
-    given = case.defaults().data.attribute_columns
-    return _CUB_ATTRIBUTES if given is None else len(given)
+    return attribute_count(case.defaults().data)
+
+
+def _restorer(case: Experiment) -> int:
+    """Counts the parameters of the largest network that restores images in the finetune stage."""
+    if max(case.values("data.augment.degrade")) == 0:
+        return 0
+    paths = case.values("data.augment.restorer")
+    return max((restorer_parameters(path) for path in paths if path is not None), default=0)
 
 
 def _proxies(case: Experiment) -> int:
@@ -281,6 +287,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         + facts.parameters * _FROZEN_BYTES
         + trained * (_TRAINED_BYTES - _FROZEN_BYTES)
         + term_bytes(case, latent_dim, classes, feature_dim)
+        + _restorer(case) * _FROZEN_BYTES
         + max((teacher_bytes(path) for path in teachers(case)), default=0),
         parameters=head + facts.parameters + learned,
         trained=head + trained + learned,

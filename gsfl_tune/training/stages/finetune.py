@@ -33,13 +33,18 @@ from gsfl_tune.training.batch_norm import (
 from gsfl_tune.training.batches import ActivationBatches, create_batches
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.layers import method_layers
-from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
+from gsfl_tune.training.optim import create_optimizer, training_point
 from gsfl_tune.training.part_scores import watching_parts
 from gsfl_tune.training.stages._base import Stage
 from gsfl_tune.training.stages.finetune_work import finetune_work
 from gsfl_tune.training.stages.meter import LossMeter
 from gsfl_tune.training.stages.method_problems import method_problems
-from gsfl_tune.training.stages.trained_blocks import backbone_groups, unfrozen_blocks
+from gsfl_tune.training.stages.trained_blocks import (
+    group_sizes,
+    prepare_backbone,
+    stage_groups,
+    unfrozen_blocks,
+)
 from gsfl_tune.training.timeline import StageName
 
 log = logging.getLogger("gsfl_tune.training")
@@ -82,22 +87,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         network.to(device=context.device).to(memory_format=torch.channels_last)
         if context.autocast:
             keep_grouped_convs_full(network.backbone)
-        groups = backbone_groups(context, network.backbone)
-        head = parameter_groups(
-            [
-                *network.head.parameters(),
-                *network.pooling.parameters(),
-                *([] if network.recurrent is None else network.recurrent.parameters()),
-                *([] if network.parts is None else network.parts.parameters()),
-                *context.loss.parameters(),
-                *context.method.parameters(),
-            ],
-            learning_rate=config.head_learning_rate,
-            weight_decay=config.weight_decay,
-        )
-        if config.optimizer == "muon":  # is for hidden layers
-            head = [{**group, "use_fallback": True} for group in head]
-        groups += head
+        prepare_backbone(context, network.backbone)
+        groups = stage_groups(context, network)
         super().__init__(context, name, config, network, create_optimizer(config, groups))
         self._refuse_combinations()
         self._batches = create_batches(context, network)
@@ -114,6 +105,14 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     def handed_on(self) -> Mapping[str, Tensor]:
         """Returns the trained network, not the average: like the head, it goes on from there."""
         return _plain(self.module).state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
+        """Restores the state; a training of an earlier version goes on with its weight decay."""
+        if to_train and group_sizes(state["optimizer"]) != group_sizes(self.optimizer.state_dict()):
+            groups = stage_groups(self.context, self.module, as_before=True)
+            self.optimizer = create_optimizer(self.config, groups)
+            self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        super().load_state_dict(state, to_train=to_train)
 
     @property
     def batches(self) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.losses.attributes import ATTRIBUTES, attribute_count
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import (
     PartSettings,
@@ -24,7 +25,9 @@ from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.batch_norm import NORM_BATCHES
 from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.image_sizes import training_sizes
+from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.parts import expected_parts
+from gsfl_tune.training.stages.changes_work import changes_work, restorer_work
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 from gsfl_tune.training.stages.work import (
     STEP,
@@ -57,7 +60,8 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     steps = max(1, train // stage.batch_size)
     updates = math.ceil(steps / stage.accumulate)
     method = create_method(config.training)
-    views, passes = method.views * method.feature_passes, method.head_passes
+    maps = [(each.channels, each.places) for each in method_layers(config, method)]
+    views, passes = method.views * method.passes_through(len(maps)), method.head_passes
     pooling = pooling_class(model.pooling).operations(channels_of_pooling(config)[0])
     each = [
         _of_epoch(config, unfrozen_blocks(epoch, stage.unfreeze), side, blocks, cached)
@@ -82,6 +86,12 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     if settings is not None:
         through += STEP * _of_parts(config, size, settings)
         seen += _of_parts(config, config.eval_image_size, settings)
+    known = {ATTRIBUTES: attribute_count(config.data)}
+    through += STEP * method.operations(maps, stage.batch_size, known)
+    if not cached:
+        sizes = training_sizes(config)
+        of_changes = math.fsum(changes_work(config, side) for side in sizes) / len(sizes)
+        through += method.views * of_changes
     # A pass of the weak view without gradients, and one of the strong view.
     weak = whole.trained + pooling + whole.frozen + 2 * head
     through += method.unlabelled * (weak + passed + STEP * pooling + 2 * STEP * head)
@@ -97,6 +107,8 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     kind += method_kind(config)
     if taught:
         kind += ("taught",)
+    if not cached and restorer_work(config):
+        kind += ("restorer",)
     return Work("finetune", kind, operations, steps, stage.epochs)
 
 

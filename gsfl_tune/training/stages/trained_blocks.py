@@ -9,17 +9,21 @@ optimiser has no moments of it yet.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from gsfl_tune.data.transforms import Streams
+from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import ADAPTERS, Backbone, BackboneError, adapters_problem
+from gsfl_tune.models import ADAPTERS, Backbone, BackboneError, Network, adapters_problem
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import layered_groups, parameter_groups
 
 
-def backbone_groups(context: StageContext, backbone: Backbone) -> list[dict[str, object]]:
-    """Makes trainable what the configuration says, and returns it for the optimiser.
+def prepare_backbone(context: StageContext, backbone: Backbone) -> None:
+    """Makes trainable what the configuration says.
 
     Args:
         context: Of the training.
@@ -45,7 +49,46 @@ def backbone_groups(context: StageContext, backbone: Backbone) -> list[dict[str,
             raise UserError(f"training.finetune.mixstyle: {found}; allowed: 0") from error
     if config.train != "all":
         _narrow(context, backbone)
-    undecayed = backbone.undecayed()
+
+
+def stage_groups(
+    context: StageContext, network: Network, *, as_before: bool = False
+) -> list[dict[str, object]]:
+    """Returns all that is trained, for the optimiser.
+
+    Args:
+        context: Of the training.
+        network: Its backbone is as `prepare_backbone` leaves it.
+        as_before: Whether position embeddings, tokens and the like have weight decay too, as in
+            trainings of earlier versions.
+    """
+    config = context.config.training.finetune
+    head = parameter_groups(
+        [
+            *network.head.parameters(),
+            *network.pooling.parameters(),
+            *([] if network.recurrent is None else network.recurrent.parameters()),
+            *([] if network.parts is None else network.parts.parameters()),
+            *context.loss.parameters(),
+            *context.method.parameters(),
+        ],
+        learning_rate=config.head_learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    if config.optimizer == "muon":  # is for hidden layers
+        head = [{**group, "use_fallback": True} for group in head]
+    return _backbone_groups(config, network.backbone, as_before) + head
+
+
+def group_sizes(optimizer: Mapping[str, Any]) -> list[int]:
+    """Counts the tensors of every group of an optimiser's state."""
+    return [len(group["params"]) for group in optimizer["param_groups"]]
+
+
+def _backbone_groups(
+    config: FinetuneStageConfig, backbone: Backbone, as_before: bool
+) -> list[dict[str, object]]:
+    undecayed = backbone.adapted_lengths() if as_before else backbone.undecayed()
     # Of blocks that join later, groups of their own: moments of one group begin together.
     if config.layer_decay == 1 and not config.unfreeze:
         return parameter_groups(

@@ -121,12 +121,60 @@ def test_passes_that_are_left_out_cost_nothing():
 
 def test_every_jigsaw_costs_a_pass():
     def of(levels):
-        settings = {"method": "pmg", "pmg": {"levels": levels}}
+        settings = {"method": "pmg", "pmg": {"levels": levels, "width": 16}}
         return stages(training={"finetune": {"epochs": 2}, **settings})["finetune"].operations
 
     base = stages(training={"finetune": {"epochs": 2}})["finetune"].operations
-    assert 1.8 < of(1) / base < 2
-    assert 3.4 < of(3) / base < 4
+    # Classifiers are small beside it.
+    assert 1.8 < of(1) / base < 2.1
+    assert 3.4 < of(3) / base < 4.1
+
+
+def test_no_more_jigsaws_are_priced_than_blocks_are_trained():
+    """Each also costs its classifier."""
+
+    def of(levels, width, blocks):
+        settings = {"method": "pmg", "pmg": {"levels": levels, "width": width}}
+        changes = {"finetune": {"epochs": 2, "blocks": blocks}, **settings}
+        return stages(training=changes)["finetune"].operations
+
+    assert of(3, 64, 1) == of(1, 64, 1) < of(1, 64, 2) < of(2, 64, 2) == of(3, 64, 2)
+    assert of(1, 512, 1) > 1.2 * of(1, 64, 1)
+
+
+def test_contrast_of_attributes_grows_with_the_batch():
+    def of(contrast, batch):
+        finetune = {"epochs": 2, "blocks": 1, "batch_size": batch}
+        settings = {"method": "attribute_attention", "attribute_attention": {"contrast": contrast}}
+        work = stages(training={"finetune": finetune, **settings})["finetune"]
+        return work.operations
+
+    more = of(1.0, 64) - of(0.0, 64)
+    # Forwards and backwards: 312 attributes of CUB, embeddings of 128 numbers.
+    assert more == pytest.approx(600 * 3 * 2 * 312 * 128 * (64 + 312))
+    assert of(1.0, 128) - of(0.0, 128) == pytest.approx(more * (128 + 312) / (64 + 312))
+
+
+def test_changes_of_images_are_priced_where_there_are_images():
+    def of(views=0, stage=None, **augment):
+        finetune = {"epochs": 2, "blocks": 1, **(stage or {})}
+        data = {"views": views, "augment": augment}
+        return stages(data=data, training={"finetune": finetune})["finetune"]
+
+    base = of().operations
+    dear = [
+        of(color=0.4),
+        of(policy="trivial"),
+        of(policy="rand", rand_operations=3),
+        of(degrade=0.5),
+        of(stage={"fourier": 0.5}),
+        of(stage={"adain": 0.5}),
+    ]
+    assert all(each.operations > base for each in dear)
+    assert dear[2].operations - base == pytest.approx(3 * (dear[1].operations - base))
+    assert of(degrade=1.0).operations - base == pytest.approx(2 * (dear[3].operations - base))
+    # Of cached activations they were made once.
+    assert of(2, policy="trivial", degrade=0.5).operations == of(2).operations
 
 
 def test_every_scale_costs_a_pass_and_its_gradients_through_frozen_blocks():

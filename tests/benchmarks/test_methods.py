@@ -1,0 +1,49 @@
+"""Each technique of the table of methods can be trained, and is not the default by another name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from gsfl_tune.training.fingerprint import fingerprint
+from tests.benchmarks.test_scripts import BENCHMARKS
+from tests.data.conftest import fill
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images")
+    fill(path, {"a": 4, "b": 4})
+    return path
+
+
+@pytest.fixture
+def methods(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    return importlib.import_module("methods")
+
+
+def test_techniques_can_be_combined_with_the_defaults_and_differ_from_them(methods, folder):
+    images = {"data.path": str(folder)}
+    known = {}
+    for name in methods.TECHNIQUES:
+        config = methods.experiment(name, images).defaults()
+        known.setdefault(fingerprint(config), []).append(name)
+    assert [names for names in known.values() if len(names) > 1] == []
+
+
+def test_more_blocks_are_trained_at_the_rate_of_two(methods, folder):
+    rates = {
+        name: methods.experiment(name, {"data.path": str(folder)}).defaults().training.finetune
+        for name in (methods.BASE, "1 block", "3 blocks", "all blocks")
+    }
+    assert [each.learning_rate for each in rates.values()] == [1.2e-3, 3e-3, 1.2e-3, 1.2e-3]
+    assert [each.blocks for each in rates.values()] == [2, 1, 3, "all"]
+
+
+def test_a_technique_that_cannot_be_combined_is_named(methods, folder, monkeypatch):
+    monkeypatch.setitem(methods.TECHNIQUES, "jigsaw", {"training.method": "pmg"})
+    with pytest.raises(SystemExit, match=r"jigsaw:\n.*data\.views: found 4"):
+        methods.experiment("jigsaw", {"data.path": str(folder)})
