@@ -20,10 +20,6 @@ class Clock(Protocol):
         """Returns the seconds, earlier drivers included."""
         ...
 
-    def keep(self) -> None:
-        """Saves the time now and then; called some times a second."""
-        ...
-
 
 class Stopwatch:
     """Measures time from now and saves nothing."""
@@ -35,9 +31,6 @@ class Stopwatch:
     def seconds(self) -> float:
         """Returns the seconds since the start."""
         return time.monotonic() - self._started
-
-    def keep(self) -> None:
-        """Does nothing."""
 
 
 class Limits:
@@ -72,7 +65,6 @@ class Limits:
 
     def look(self) -> None:
         """Stops the running trials when a limit is reached; called some times a second."""
-        self._clock.keep()
         if self.reason is None:
             self.reason = self._target() or self._time_up()
             if self.reason is not None:

@@ -42,9 +42,6 @@ class RungClock(Watcher):
     def seconds(self) -> float:
         return 60.0 * self.minutes
 
-    def keep(self) -> None:
-        pass
-
     def rung(self, number: int, k: int, value: float) -> None:
         self.minutes += 1
 
