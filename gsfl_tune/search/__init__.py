@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gsfl_tune.search.control.interrupt import Interrupt
     from gsfl_tune.search.costs.time_budget import SearchTime, TimeBudget
+    from gsfl_tune.search.costs.time_plan import Follows, control_of
     from gsfl_tune.search.costs.trial_costs import TrialCosts
     from gsfl_tune.search.finals.finalists import Prices, choose_finalists, curves_of
     from gsfl_tune.search.finals.protocol import (
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Asha",
     "Candidate",
+    "Follows",
     "Interrupt",
     "Job",
     "JobsOutcome",
@@ -83,6 +85,7 @@ __all__ = [
     "check_run",
     "choose_finalists",
     "clear",
+    "control_of",
     "count_trials",
     "curves_of",
     "fixed_to",
@@ -110,6 +113,7 @@ __all__ = [
 _HOMES = {
     "Asha": "schedulers.asha",
     "Candidate": "finals.protocol",
+    "Follows": "costs.time_plan",
     "Interrupt": "control.interrupt",
     "Job": "workers.retrain",
     "JobsOutcome": "finals.run_retrains",
@@ -135,6 +139,7 @@ _HOMES = {
     "best": "finals.protocol",
     "check_run": "opening.begin",
     "clear": "opening.begin",
+    "control_of": "costs.time_plan",
     "count_trials": "observers.trials_parquet",
     "fixed_to": "opening.kept_plan",
     "choose_finalists": "finals.finalists",

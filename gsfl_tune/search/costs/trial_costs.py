@@ -156,15 +156,18 @@ class TrialCosts:
             )
         return self._works[key]
 
-    def seconds(self, config: Config, *, fit: FitOn = "train", done: int = 0) -> float:
+    def seconds(
+        self, config: Config, *, fit: FitOn = "train", done: int = 0, slowest: bool = False
+    ) -> float:
         """Returns the seconds of a training on one slot.
 
         Args:
             config: The configuration.
             fit: Which images are trained on.
             done: Number of epochs that are already trained.
+            slowest: Whether on the slowest machine that was measured, not on the average one.
         """
-        return self.costs.training(self.work(config, fit), done)
+        return self.costs.training(self.work(config, fit), done, slowest=slowest)
 
     def until(self, config: Config, epoch: int) -> float:
         """Returns the seconds that a trial takes to reach an epoch."""

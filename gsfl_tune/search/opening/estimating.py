@@ -9,7 +9,7 @@ import torch
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.search.costs.estimate import Estimate, of_prices
-from gsfl_tune.search.costs.time_plan import Asked
+from gsfl_tune.search.costs.time_plan import Asked, control_of
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.opening.planning import Frozen, longest, prices_of
 from gsfl_tune.search.ray_tune.resources import Resources
@@ -56,7 +56,7 @@ def measured(
         pretrainings = learned.count * learned.expected * images * learned.passes / rate
     asked = Asked(
         None, None, None, None,
-        control=search.control,
+        control=control_of(experiment),
         grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
         replicates=search.replicates,
         reduction=search.scheduler.reduction,
