@@ -49,6 +49,7 @@ from gsfl_tune.search import (
     plain_space,
     plan_time,
     present,
+    recall_prices,
     refuse_small_disk,
     refuse_what_fails_later,
     rehearse_largest,
@@ -146,6 +147,7 @@ def search(
             )
             if plan is not None:
                 # Else a resume knows of no speed before the first report, and may end at once.
+                recall_prices(experiment, run, costs)
                 costs.assume(experiment.defaults(), plan.training)
             else:
                 plan = plan_time(

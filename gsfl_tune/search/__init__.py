@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         untried,
     )
     from gsfl_tune.search.opening.kept_plan import fixed_to, planned
+    from gsfl_tune.search.opening.kept_prices import recall_prices
     from gsfl_tune.search.opening.planning import plan_time
     from gsfl_tune.search.opening.presence import Presence, present
     from gsfl_tune.search.ray_tune.rehearsal import rehearse_largest
@@ -99,6 +100,7 @@ __all__ = [
     "present",
     "read_studies",
     "reasons",
+    "recall_prices",
     "refuse_changes",
     "refuse_small_disk",
     "refuse_what_fails_later",
@@ -154,6 +156,7 @@ _HOMES = {
     "present": "opening.presence",
     "no_finalist": "finals.protocol",
     "reasons": "finals.protocol",
+    "recall_prices": "opening.kept_prices",
     "refuse_changes": "study.reconcile",
     "refuse_small_disk": "observers.checkpoint_retention",
     "refuse_what_fails_later": "opening.begin",

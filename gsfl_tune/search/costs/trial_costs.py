@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.data import Dataset
@@ -178,18 +178,33 @@ class TrialCosts:
         return self.costs.until(self.work(config), seconds)
 
     def assume(self, config: Config, seconds: float) -> None:
-        """Takes over what an earlier driver has measured, until something is measured here.
+        """Takes over what an earlier driver has planned with, until something is measured here.
+
+        What is known of a kind of work already stays.
 
         Args:
             config: A configuration.
             seconds: Duration of its training on one slot.
         """
-        works = self.work(config)
-        fixed = self.costs.training([])
-        factor = max(0.0, seconds - fixed) / max(1e-9, self.seconds(config) - fixed)
-        each = [factor * self.costs.epoch(work) for work in works]
-        for work, epoch in zip(works, each, strict=True):
-            self.costs.observe(Measured(work, 1, epoch, ASSUMED))
+        guess = self.unmeasured()
+        fixed = guess.costs.training([])
+        factor = max(0.0, seconds - fixed) / max(1e-9, guess.seconds(config) - fixed)
+        for work in self.work(config):
+            if not self.costs.known(work):
+                epoch = factor * guess.costs.epoch(work)
+                self.costs.observe(Measured(work, 1, epoch, ASSUMED))
+
+    def recall(self, config: Config, by_stage: Mapping[str, Sequence[float]]) -> None:
+        """Takes over what an earlier driver has measured, until something is measured here.
+
+        Args:
+            config: Configuration that was trained.
+            by_stage: Epochs and seconds by stage.
+        """
+        for work in self.work(config):
+            if work.stage in by_stage:
+                epochs, seconds = by_stage[work.stage]
+                self.costs.observe(Measured(work, int(epochs), float(seconds), ASSUMED))
 
     def observe(self, config: Config, result: Mapping[str, Any], *, fit: FitOn = "train") -> None:
         """Registers measurements of a worker.
