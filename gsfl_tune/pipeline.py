@@ -136,6 +136,7 @@ def search(
             most = most_at_once(defaults) if alone else defaults.search.max_concurrent
             backbones = experiment.values("model.backbone")
             resources = slots(defaults.search.resources, most, backbones)
+            costs.node_slots = resources.per_node
             refuse_small_disk(assumed, resources.count)
             refuse_unfit_nodes(assumed, run.path, workspace.cache_dir, notice)
             rehearse_largest(

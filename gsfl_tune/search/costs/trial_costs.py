@@ -11,6 +11,7 @@ from gsfl_tune.data import Dataset
 from gsfl_tune.data.folds import Fold, fold_of
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import pooling_class, probe
+from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.pricing import ASSUMED, Costs, Measured, Work, training_work
@@ -18,13 +19,13 @@ from gsfl_tune.training.timeline import STAGES
 
 # Seconds of evidence and export, measured on two cores: fixed part (map, swap test, pictures and
 # bundle); per image; per number of the probe's regressions (images times dimensions times classes).
+# The rest is the network's, see `TrialCosts.evidence_seed`. Nine searches that other work slowed
+# down more or less (benchmarks/results/budgeted.jsonl) took 12 to 35 seconds for the fixed part.
 _EVIDENCE_START = 35.0
 _EVIDENCE_IMAGE = 0.002
 _PROBE_NUMBER = 3e-8
 # Most test and training images that the evidence runs through a trained network.
 _EVIDENCE_IMAGES = (2000, 2048)
-# Cost of a forward pass relative to a training step.
-_FORWARD = 1 / 3
 # Start of a process before one was measured, and how many measurements are kept.
 _START_SECONDS = 6.0
 _STARTS = 12
@@ -42,6 +43,9 @@ class TrialCosts:
         test: Number of test images.
         joined: Number of validation images that join a final retrain; default: all.
         costs: What is known of the machines; default: nothing yet.
+
+    Attributes:
+        node_slots: Slots of the machine that examines the winner; None: all of them.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class TrialCosts:
         self._validation = validation
         self._classes = classes
         self.costs = costs or Costs()
+        self.node_slots: int | None = None
         self._test = test
         self._joined = validation if joined is None else joined
         self._starts: list[float] = []
@@ -114,27 +119,38 @@ class TrialCosts:
         Args:
             config: Configuration of the winner.
             seeds: Number of retrains of the winner, and of its control.
-            slots: Number of parallel trainings; the evidence has the machine alone.
+            slots: Number of parallel trainings; the evidence has its machine alone.
         """
         reads = pooling_class(config.model.pooling).reads
         channels = probe(config.model.extractor, reads).channels
         numbers = self._train * channels * self._classes
         fixed = _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
+        if config.data.augment.flip:  # test images of the first seed, mirrored
+            fixed += min(self._test, _EVIDENCE_IMAGES[0]) * self._forward(config, slots)
         return fixed + min(seeds, EVIDENCE_SEEDS) * self.evidence_seed(config, slots)
 
     def evidence_seed(self, config: Config, slots: int = 1) -> float:
         """Returns the part of `evidence` per seed with a trained backbone: its features are new."""
-        trains = {each.name for each in STAGES if each.trains_backbone}
-        works = [work for work in self.work(config) if work.stage in trains]
-        if not works:
-            return 0.0
-        forward = _FORWARD * self.costs.epoch(works[-1]) / max(1, self._train) / slots
         tested, trained = _EVIDENCE_IMAGES
         # The winner sees training and test images, its control only test images.
         images = 2 * min(self._test, tested) + min(self._train + self._validation, trained)
-        if config.data.augment.flip:  # those of the first seed, mirrored
-            images += min(self._test, tested)
-        return images * forward
+        return images * self._forward(config, slots)
+
+    def _forward(self, config: Config, slots: int) -> float:
+        """Returns the seconds of an image through a trained network; 0 for a frozen backbone.
+
+        Nothing of it is cached, however little of the backbone is trained: all of its operations
+        count, at the speed of those of the training.
+        """
+        trains = {each.name for each in STAGES if each.trains_backbone}
+        works = [work for work in self.work(config) if work.stage in trains]
+        if not works or not works[-1].operations:
+            return 0.0
+        reads = pooling_class(config.model.pooling).reads
+        whole = backbone_work(config.model.extractor, 0, config.data.image_size, reads).frozen
+        # It runs on one machine, whatever others there are.
+        slots = min(slots, self.node_slots or slots)
+        return whole * self.costs.epoch(works[-1]) / works[-1].operations / slots
 
     def work(self, config: Config, fit: FitOn = "train") -> list[Work]:
         """Returns the stages of a training.

@@ -40,10 +40,11 @@ def measured(
     search = config.search
     resources = resources.of(config.model.backbone)
     costs = TrialCosts.of(workspace.dataset, search.folds)
+    costs.node_slots = resources.per_node
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     try:
-        for each in measure_steps(config, workspace):
+        for each in measure_steps(config, workspace, resources.workers):
             costs.costs.observe(each)
         rate, making = measure_frozen(config, workspace)
     finally:

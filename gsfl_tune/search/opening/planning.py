@@ -196,7 +196,7 @@ def prices_of(
         finetune_epoch=costs.costs.epoch(finetune) if finetune else 0.0,
         once=once,
         finetune_once=finetune_once,
-        evidence=costs.evidence(config, seeds=0),
+        evidence=costs.evidence(config, seeds=0, slots=slots),
         retrain=costs.retrain,
         evidence_seed=costs.evidence_seed(config, slots),
         view_once=view_once,
@@ -286,7 +286,7 @@ def _measure(
     text = config.model_dump_json()
     threads = resources.threads
     count = min(resources.count, _MEASURED_SLOTS)
-    given = (text, side, cache_dir, storage, threads)
+    given = (text, side, cache_dir, storage, threads, resources.workers)
     names = [f"slot {number}" for number in range(count)]
     with asked_of_workers("timing optimiser steps for the plan", names) as channel:
         answers = ray.get([remote.remote("steps", *given, channel, name) for name in names])
@@ -313,11 +313,12 @@ def _in_a_slot(
     cache_dir: Path | None,
     storage: RunAddress | None,
     threads: int,
+    workers: int,
     channel: str,
     name: str,
 ) -> dict[str, Any]:
     with pulse_of(channel, name):
-        return _measured(what, config, side, cache_dir, storage, threads)
+        return _measured(what, config, side, cache_dir, storage, threads, workers)
 
 
 def _measured(
@@ -327,6 +328,7 @@ def _measured(
     cache_dir: Path | None,
     storage: RunAddress | None,
     threads: int,
+    workers: int,
 ) -> dict[str, Any]:
     import torch
 
@@ -336,7 +338,7 @@ def _measured(
         workspace = open_workspace(parsed.data, side, cache_dir, storage)
         if what == "steps":
             machine = place()["place_machine"]
-            found = measure_steps(parsed, workspace)
+            found = measure_steps(parsed, workspace, workers)
             # A step on random inputs is no training: trials of this machine take its place.
             steps = [Measured(m.work, m.epochs, m.seconds, ASSUMED + machine) for m in found]
             return {"steps": steps}
