@@ -66,8 +66,8 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     ),
 }
 
-# Reserved names: existing numbers of an epoch, and names that a section of a file cannot have. Terms
-# of the loss that are built in join by `reserve`: their table is above this module.
+# Reserved names: existing numbers of an epoch, and names that a section of a file cannot have.
+# Terms of the loss that are built in join by `reserve`: their table is above this module.
 _SECTION = ("copy", "json", "dict", "construct", "schema", "validate")
 _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (

@@ -26,9 +26,9 @@ def check_transform(create: Callable[[], Transform]) -> None:
     - An image becomes the same alone, in a batch, and in another order: batches are divided over
       threads and processes.
     - It says for every image where points go.
-    - Beside crop, flip and colour it shifts none of their random numbers. Beside a further transform
-      both draw what they draw alone, in any order. It gives the same images on the path of a GPU as
-      on that of the CPU.
+    - Beside crop, flip and colour it shifts none of their random numbers. Beside a further
+      transform both draw what they draw alone, in any order. It gives the same images on the path
+      of a GPU as on that of the CPU.
 
     Args:
         create: Makes the transform.
