@@ -14,7 +14,7 @@ from typing import Literal
 from gsfl_tune.arguments import instance, one_of, path_of, several
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.conclusion import Conclusion
-from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment import Config, Experiment
 from gsfl_tune.experiment.heads import GROUPED_HEADS
 from gsfl_tune.run import RunDirectory, StudyName, run_lock, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
@@ -22,6 +22,7 @@ from gsfl_tune.run.results import Results, read_results
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import (
     Candidate,
+    Follows,
     Interrupt,
     Presence,
     Prices,
@@ -41,12 +42,14 @@ from gsfl_tune.search import (
     best,
     check_run,
     choose_finalists,
+    control_of,
     curves_of,
     fixed_to,
     no_finalist,
     plain_space,
     plan_time,
     present,
+    recall_prices,
     refuse_small_disk,
     refuse_what_fails_later,
     rehearse_largest,
@@ -139,6 +142,7 @@ def search(
             most = most_at_once(defaults) if alone else defaults.search.max_concurrent
             backbones = experiment.values("model.backbone")
             resources = slots(defaults.search.resources, most, backbones)
+            costs.node_slots = resources.per_node
             refuse_small_disk(assumed, resources.count)
             refuse_unfit_nodes(assumed, run.path, workspace.cache_dir, notice)
             rehearse_largest(
@@ -150,6 +154,7 @@ def search(
             )
             if plan is not None:
                 # Else a resume knows of no speed before the first report, and may end at once.
+                recall_prices(experiment, run, costs)
                 costs.assume(experiment.defaults(), plan.training)
             else:
                 plan = plan_time(
@@ -157,7 +162,7 @@ def search(
                     workspace,
                     resources,
                     costs,
-                    spent=elapsed(),
+                    spent=elapsed,
                     cache_dir=workspace.cache_dir,
                     storage=storage.address if storage is not None else None,
                 )
@@ -207,7 +212,13 @@ def search(
                     costs=costs,
                     budget=None
                     if plan is None
-                    else TimeBudget.of(plan, experiment, elapsed, costs),
+                    else TimeBudget.of(
+                        plan,
+                        experiment,
+                        elapsed,
+                        costs,
+                        lambda config: resources.of(config.model.backbone).count,
+                    ),
                     counted=begun.counted,
                     storage=storage,
                 ).run_all()
@@ -236,10 +247,14 @@ class _Search:
     @property
     def retraining(self) -> Retraining:
         """Returns the retrains at the end."""
+        return self._before(None)
+
+    def _before(self, follows: Follows | None) -> Retraining:
+        """Returns the retrains with the time that there is before what follows a race."""
         return Retraining(
             context=self.context,
             max_failures=self.experiment.defaults().search.max_failures,
-            budget=self.budget,
+            budget=None if self.budget is None else self.budget.followed_by(follows),
         )
 
     @cached_property
@@ -265,12 +280,16 @@ class _Search:
         rivals: list[Candidate] = []
         if self._controls_itself:
             with clock("control search") as spent:
-                rivals = self._rivals(spent)
+                rivals = self._rivals(spent, finalists[0].config)
         with clock("retraining"):
-            finalists = self.retraining.race(finalists, "training the finalists")
+            # A control without a race is validated beside its retrains, as a matched one is.
+            alone = self._controls_itself and len(rivals) < 2
+            retraining = self._before("matched" if alone else None)
+            finalists = retraining.race(finalists, "training the finalists")
             winner = best(finalists, config.metric, self.costs.seconds)
             if rivals:
-                rivals = self.retraining.race(rivals, "training the control's finalists")
+                retraining = self._before("raced" if winner.validation else "matched")
+                rivals = retraining.race(rivals, "training the control's finalists")
             control, kind = self._control(winner, rivals)
             winner, tested = self.retraining.conclude(winner, control)
         if not (winner.test and winner.validation):
@@ -293,16 +312,17 @@ class _Search:
     @property
     def _controls_itself(self) -> bool:
         """Returns whether the control has a search of its own."""
-        tuned = self.experiment.defaults().search.control == "tuned"
-        return tuned and bool(set(GROUPED_HEADS) & set(self.experiment.values("model.head")))
+        return control_of(self.experiment) == "tuned"
 
     # --- search ---------------------------------------------------------------------------
 
-    def _finalists(self, experiment: Experiment, name: StudyName, clock: Clock) -> list[Candidate]:
+    def _finalists(
+        self, experiment: Experiment, name: StudyName, clock: Clock, winner: Config | None = None
+    ) -> list[Candidate]:
         limit: SearchTime | None = None
         if self.budget is not None:
             share = 0.5 if name == "search" and self._controls_itself else 1.0
-            limit = SearchTime(self.budget, share, self.counted)
+            limit = SearchTime(self.budget, share, self.counted, winner)
         outcome = run_study(
             experiment,
             self.context,
@@ -337,10 +357,15 @@ class _Search:
             for trial in chosen
         ]
 
-    def _rivals(self, clock: Clock) -> list[Candidate]:
-        """Returns the finalists of the control's own search; none if it had no result."""
+    def _rivals(self, clock: Clock, winner: Config) -> list[Candidate]:
+        """Returns the finalists of the control's own search; none if it had no result.
+
+        Args:
+            clock: Time of this search.
+            winner: The best configuration of the first search, whose finals come after this one.
+        """
         try:
-            return self._finalists(plain_space(self.experiment), "control", clock)
+            return self._finalists(plain_space(self.experiment), "control", clock, winner)
         except SearchFailed as error:
             self._notice(f"{error}\nthe control takes the winner's configuration instead")
             return []

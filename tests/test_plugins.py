@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pandas
@@ -326,3 +327,17 @@ def test_a_search_uses_them_in_its_workers_and_its_bundle_too(installed, tmp_pat
     [lacking] = run(predict)
     assert lacking.code == 2
     assert "texture_net" in lacking.err
+
+
+def test_no_package_can_add_a_term_with_the_name_of_a_built_in_one():
+    """The table of terms is what is reserved: a further term needs no second list."""
+    from gsfl_tune.experiment.loss_terms import LOSS_TERMS
+
+    def complaint(name: str) -> str | None:
+        entry = EntryPoint(name, "package:Term", plugins.GROUPS["loss_term"])
+        return plugins._complaint("loss_term", entry, {})
+
+    assert {*LOSS_TERMS} >= {"isda", "center", "causality"}
+    for name in (*LOSS_TERMS, "reconstruction", "copy"):
+        assert "a name that is taken" in str(complaint(name))
+    assert complaint("a_new_term") is None

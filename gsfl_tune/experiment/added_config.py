@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
+from gsfl_tune.experiment.loss_terms import LOSS_TERMS
 from gsfl_tune.experiment.section import Fraction, NonNegative, Section
-from gsfl_tune.plugins import Kind, plugins
+from gsfl_tune.plugins import Kind, plugins, reserve
+
+# Before any section is made: a term of a package must not have the name of a built-in one.
+reserve("loss_term", LOSS_TERMS)
 
 
 def _section(name: str, doc: str, kind: Kind, value: Any, what: str) -> Any:

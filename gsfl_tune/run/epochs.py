@@ -65,6 +65,16 @@ def own_seconds(record: dict[str, Any]) -> float:
     return float(record["seconds"] - once)
 
 
+def measured_of(records: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Returns epochs and their seconds by stage, without what is done once for all trainings."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        epochs, seconds = found.get(record["stage"], (0, 0.0))
+        seconds += own_seconds(record)
+        found[record["stage"]] = [epochs + 1, round(seconds, 4)]
+    return found
+
+
 def epochs_of_trial(directory: Path) -> list[list[dict[str, Any]]]:
     """Returns the epochs of every training of a trial: one, or one for each fold and seed."""
     return [EpochLog(each / EPOCHS_FILE).read() for each in replicate_directories(directory)]

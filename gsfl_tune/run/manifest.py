@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from threading import Event, RLock, Thread
 from typing import Any
 
 from gsfl_tune.experiment import Experiment, UserError
@@ -34,6 +35,8 @@ class Manifest:
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
+        # A clock writes in a thread of its own.
+        self._lock = RLock()
 
     def check(self, *, resume: bool | None) -> None:
         """Refuses to begin a run over another one, and to continue a run that does not exist.
@@ -141,10 +144,11 @@ class Manifest:
 
     def space_changed(self, when: float | None = None) -> None:
         """Notes that rungs have the numbers of another space from a time on; default: now."""
-        content = self._read()
-        if content:
-            when = _now() if when is None else when
-            write_json(self.run.manifest_file, {**content, SPACE_CHANGED: when})
+        with self._lock:
+            content = self._read()
+            if content:
+                when = _now() if when is None else when
+                write_json(self.run.manifest_file, {**content, SPACE_CHANGED: when})
 
     def last_begin(self) -> float:
         """Returns when the last driver began, in seconds since 1970; 0 if none is known."""
@@ -153,11 +157,19 @@ class Manifest:
 
     @contextmanager
     def clock(self, phase: str) -> Iterator[Clock]:
-        """Adds the duration of a phase, also when it is interrupted; a resume adds to it."""
-        clock = Clock(self, phase)
+        """Adds the duration of a phase, also when it is interrupted; a resume adds to it.
+
+        A thread writes it every few seconds, so that little is lost if this process is killed,
+        whatever it is doing.
+        """
+        clock, over = Clock(self, phase), Event()
+        thread = Thread(target=clock.keep, args=(over,), name=f"clock of {phase}", daemon=True)
+        thread.start()
         try:
             yield clock
         finally:
+            over.set()
+            thread.join()
             clock.write()
 
     def elapsed(self, started: float, *, anew: bool = False) -> Callable[[], float]:
@@ -177,11 +189,12 @@ class Manifest:
 
     def set_seconds(self, phase: str, seconds: float) -> None:
         """Writes the seconds of a phase so far, over all drivers."""
-        content = self._read()
-        content["seconds"][phase] = round(seconds, 2)
-        for driver in content.get("drivers", [])[-1:]:
-            driver["end"] = _now()
-        write_json(self.run.manifest_file, content)
+        with self._lock:
+            content = self._read()
+            content["seconds"][phase] = round(seconds, 2)
+            for driver in content.get("drivers", [])[-1:]:
+                driver["end"] = _now()
+            write_json(self.run.manifest_file, content)
 
     @contextmanager
     def ending(self, *interruptions: type[BaseException]) -> Iterator[None]:
@@ -205,7 +218,7 @@ class Manifest:
 
     def _note_end(self, ending: dict[str, str]) -> None:
         # A full disk, or a run directory that is gone, is told by what raised the error.
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError), self._lock:
             content = self._read()
             if content.get("drivers"):
                 content["drivers"][-1] |= {"end": _now(), "ending": ending}
@@ -229,23 +242,26 @@ class Clock:
         self._manifest = manifest
         self._phase = phase
         self._before = float(manifest.seconds().get(phase, 0.0))
-        self._started = self._written = time.monotonic()
+        self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Returns the seconds of the phase, earlier drivers included."""
         return self._before + time.monotonic() - self._started
 
-    def keep(self) -> None:
-        """Writes the time every few seconds, so that little is lost if this process is killed."""
-        if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
-            # A full disk ends the search elsewhere, with a message.
-            with suppress(OSError):
+    def keep(self, over: Event) -> None:
+        """Writes the time every few seconds until the phase is over.
+
+        Args:
+            over: Set at the end of the phase.
+        """
+        while not over.wait(SECONDS_BETWEEN_WRITES):
+            # A full disk, or a run directory that is gone, ends the run elsewhere, with a message.
+            with suppress(OSError, ValueError, LookupError):
                 self.write()
 
     def write(self) -> None:
         """Writes the time to the manifest."""
-        self._written = time.monotonic()
         self._manifest.set_seconds(self._phase, self.seconds)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gsfl_tune.search.control.interrupt import Interrupt
     from gsfl_tune.search.costs.time_budget import SearchTime, TimeBudget
+    from gsfl_tune.search.costs.time_plan import Follows, control_of
     from gsfl_tune.search.costs.trial_costs import TrialCosts
     from gsfl_tune.search.finals.finalists import Prices, choose_finalists, curves_of
     from gsfl_tune.search.finals.protocol import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         untried,
     )
     from gsfl_tune.search.opening.kept_plan import fixed_to, planned
+    from gsfl_tune.search.opening.kept_prices import recall_prices
     from gsfl_tune.search.opening.planning import plan_time
     from gsfl_tune.search.opening.presence import Presence, present
     from gsfl_tune.search.ray_tune.rehearsal import rehearse_largest
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Asha",
     "Candidate",
+    "Follows",
     "Interrupt",
     "Job",
     "JobsOutcome",
@@ -83,6 +86,7 @@ __all__ = [
     "check_run",
     "choose_finalists",
     "clear",
+    "control_of",
     "count_trials",
     "curves_of",
     "fixed_to",
@@ -96,6 +100,7 @@ __all__ = [
     "present",
     "read_studies",
     "reasons",
+    "recall_prices",
     "refuse_changes",
     "refuse_small_disk",
     "refuse_what_fails_later",
@@ -110,6 +115,7 @@ __all__ = [
 _HOMES = {
     "Asha": "schedulers.asha",
     "Candidate": "finals.protocol",
+    "Follows": "costs.time_plan",
     "Interrupt": "control.interrupt",
     "Job": "workers.retrain",
     "JobsOutcome": "finals.run_retrains",
@@ -135,6 +141,7 @@ _HOMES = {
     "best": "finals.protocol",
     "check_run": "opening.begin",
     "clear": "opening.begin",
+    "control_of": "costs.time_plan",
     "count_trials": "observers.trials_parquet",
     "fixed_to": "opening.kept_plan",
     "choose_finalists": "finals.finalists",
@@ -149,6 +156,7 @@ _HOMES = {
     "present": "opening.presence",
     "no_finalist": "finals.protocol",
     "reasons": "finals.protocol",
+    "recall_prices": "opening.kept_prices",
     "refuse_changes": "study.reconcile",
     "refuse_small_disk": "observers.checkpoint_retention",
     "refuse_what_fails_later": "opening.begin",

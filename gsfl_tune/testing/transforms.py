@@ -26,8 +26,9 @@ def check_transform(create: Callable[[], Transform]) -> None:
     - An image becomes the same alone, in a batch, and in another order: batches are divided over
       threads and processes.
     - It says for every image where points go.
-    - Beside crop, flip and colour it shifts none of their random numbers, and gives the same images
-      on the path of a GPU as on that of the CPU.
+    - Beside crop, flip and colour it shifts none of their random numbers. Beside a further
+      transform both draw what they draw alone, in any order. It gives the same images on the path
+      of a GPU as on that of the CPU.
 
     Args:
         create: Makes the transform.
@@ -78,6 +79,33 @@ def _check_streams(transform: Transform) -> None:
     basic = rows[0].shape[1]
     same = torch.equal(rows[1][:, :basic], rows[0])
     _expect(same, "shifts the random numbers of crop, flip and colour")
+    other = _Neighbour()
+    _expect(transform.name != other.name, f"has the name {other.name}, which is for tests")
+    own, others = rows[1][:, basic:], _further([other])
+    for pair in ([transform, other], [other, transform]):
+        ours, theirs = _further(pair).split([each.width for each in pair], dim=1)
+        if pair[0] is other:
+            ours, theirs = theirs, ours
+        _expect(torch.equal(ours, own), "draws other numbers beside another transform")
+        _expect(torch.equal(theirs, others), "shifts the random numbers of another transform")
+
+
+def _further(transforms: list[Transform]) -> Tensor:
+    """Returns the rows that further transforms draw, in their order."""
+    augment = Augment(AugmentConfig(scale=0.5, flip=True, color=0.4), _SIZE, _MEAN, _STD)
+    augment.further = transforms
+    rows = augment.draw_rows(_COUNT, torch.Generator().manual_seed(1), Streams(1))
+    return rows[:, -sum(each.width for each in transforms) :]
+
+
+class _Neighbour(Transform):
+    """Stands beside the checked transform."""
+
+    name = "neighbour_in_a_test"
+    width = 3
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        return images
 
 
 def _check_paths(transform: Transform) -> None:

@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.run import RunDirectory, read_json, write_json
-from gsfl_tune.run.manifest import SPACE_CHANGED, Manifest
+from gsfl_tune.run.manifest import SPACE_CHANGED, Clock, Manifest
 from gsfl_tune.run.results import Outcome, Results, Score, write_results
+from tests.waiting import wait_until
 
 
 def experiment(trials=3, *overrides):
@@ -70,18 +72,43 @@ def test_seconds_add_up_over_drivers(manifest):
     assert seconds["total"] == pytest.approx(seconds["preflight"] + seconds["search"])
 
 
-def test_what_a_killed_driver_has_taken_counts(manifest, monkeypatch):
+@pytest.mark.parametrize("phase", ["search", "control search", "retraining", "evidence"])
+def test_what_a_killed_driver_has_taken_counts(manifest, monkeypatch, phase):
+    monkeypatch.setattr("gsfl_tune.run.manifest.SECONDS_BETWEEN_WRITES", 0.01)
+
+    def known():
+        return Manifest(manifest.run).seconds().get(phase, 0.0)
+
+    # As in a driver that is killed: nothing of what comes at the end of the phase happens yet.
+    with manifest.clock(phase):
+        wait_until(lambda: known() >= 0.02, "the clock has written")
+        before = known()
+        with Manifest(manifest.run).clock(phase) as resumed:
+            assert resumed.seconds >= before
+
+
+def test_a_clock_brings_no_run_directory_back_that_is_gone(manifest, monkeypatch):
+    monkeypatch.setattr("gsfl_tune.run.manifest.SECONDS_BETWEEN_WRITES", 0.01)
+    clock = Clock(manifest, "search")
+    shutil.rmtree(manifest.run.path)
+    over = threading.Event()
+    thread = threading.Thread(target=clock.keep, args=(over,))
+    thread.start()
+    thread.join(0.1)
+    assert thread.is_alive()
+    over.set()
+    thread.join()
+    assert not manifest.run.path.exists()
+
+
+def test_a_clock_and_the_driver_write_one_after_the_other(manifest, monkeypatch):
     monkeypatch.setattr("gsfl_tune.run.manifest.SECONDS_BETWEEN_WRITES", 0.0)
-    running = manifest.clock("search")
-    clock = running.__enter__()
-    while clock.seconds < 0.02:
-        pass
-    clock.keep()
-    # Killed here: nothing of what comes at the end of the phase happens.
-    known = Manifest(manifest.run).seconds()["search"]
-    assert known >= 0.02
-    with Manifest(manifest.run).clock("search") as after:
-        assert after.seconds >= known
+    with manifest.clock("retraining"):
+        for _ in range(20):
+            manifest.set_seconds("search", 7.0)
+            manifest.space_changed()
+    assert manifest.seconds()["search"] == 7.0
+    assert manifest.seconds()["retraining"] > 0
 
 
 def test_every_driver_is_written_down_with_the_last_that_was_heard_of_it(manifest):

@@ -59,6 +59,17 @@ class Restless(Darker):
         return torch.rand((count, 2))
 
 
+class Wandering(Darker):
+    """Draws other numbers every time."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def draw(self, generator, count):
+        self.calls += 1
+        return (super().draw(generator, count) + self.calls / 7) % 1
+
+
 class Brighter(Darker):
     def apply(self, images, drawn):
         return images * 3
@@ -98,6 +109,7 @@ class Nowhere(Darker):
     [
         (Narrow, r"draws \(12, 1\), allowed is \(12, 2\)"),
         (Restless, "other numbers from the same generator"),
+        (Wandering, "other numbers beside another transform"),
         (Brighter, "values from"),
         (Halves, "float16, allowed is torch.float32"),
         (Random, "other images for the same numbers"),

@@ -29,6 +29,7 @@ class Slots:
         nodes: Resources of the nodes that they were computed for.
         shard: Whether these divide the trained parameters and may be on several nodes.
         per_backbone: Slots of the trials that ``search.resources.per_backbone`` names.
+        largest: Trials on the largest node, where `nodes` is left out as others may come.
     """
 
     cpu: float
@@ -39,11 +40,20 @@ class Slots:
     nodes: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
     shard: bool = False
     per_backbone: Mapping[str, Slots] = field(default_factory=dict, compare=False, repr=False)
+    largest: int | None = field(default=None, compare=False, repr=False)
 
     @property
     def threads(self) -> int:
         """Returns the CPU threads of a process of a trial."""
         return max(1, int(self.cpu / self.workers))
+
+    @property
+    def per_node(self) -> int:
+        """Returns how many trials the largest node holds, which is one machine."""
+        if self.largest is not None:
+            return max(1, min(self.count, self.largest))
+        fitting = [capacity(self.cpu, self.gpu, node) for node in self.nodes]
+        return max(1, min(self.count, max(fitting, default=self.count)))
 
     def of(self, backbone: str) -> Slots:
         """Returns the slots of trials with a backbone, a value of ``model.backbone``."""
@@ -85,7 +95,7 @@ def slots(
             wait_for_room(float(each.cpu) / parts, gpu / parts, wanted * parts, resources.wait)
     found = fit(resources, _alive(), max_concurrent, backbones)
     if resources.wait > 0 and max_concurrent:
-        return replace(found, count=max_concurrent, nodes=())
+        return replace(found, count=max_concurrent, nodes=(), largest=found.per_node)
     return found
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.units import duration_text, seconds
 from gsfl_tune.search.control.interrupt import Interrupt
+from gsfl_tune.search.samplers.history import TIME_OVER
 from gsfl_tune.search.study.study import Study
 
 
@@ -18,10 +19,6 @@ class Clock(Protocol):
     @property
     def seconds(self) -> float:
         """Returns the seconds, earlier drivers included."""
-        ...
-
-    def keep(self) -> None:
-        """Saves the time now and then; called some times a second."""
         ...
 
 
@@ -36,9 +33,6 @@ class Stopwatch:
         """Returns the seconds since the start."""
         return time.monotonic() - self._started
 
-    def keep(self) -> None:
-        """Does nothing."""
-
 
 class Limits:
     """Watches ``search.time_budget`` and ``search.target`` of one study.
@@ -50,6 +44,8 @@ class Limits:
         interrupt: Stops running trials.
         time_up: Returns why the time for trials is over, or None; default: when the study
             has taken ``search.time_budget``.
+        span: The time budget of the run, and the study's share. When it was over for an earlier
+            driver, it is over: prices change, and further trials would take time from the finals.
 
     Attributes:
         reason: Why the study ended, None while it may continue.
@@ -62,19 +58,27 @@ class Limits:
         clock: Clock,
         interrupt: Interrupt,
         time_up: Callable[[], str | None] | None = None,
+        span: Sequence[float] | None = None,
     ) -> None:
         self._time_up = time_up or self._time
         self._search = search
         self._study = study
         self._clock = clock
         self._interrupt = interrupt
+        self._span = span
+        self._timed = False
+        self._before: str | None = None
+        if span is not None and study.attributes.get(TIME_OVER) == list(span):
+            self._before = "search.time_budget: the time for trials was over before this resume"
         self.reason: str | None = None
 
     def look(self) -> None:
         """Stops the running trials when a limit is reached; called some times a second."""
-        self._clock.keep()
         if self.reason is None:
-            self.reason = self._target() or self._time_up()
+            self.reason = self._target()
+            if self.reason is None:
+                self.reason = self._before or self._time_up()
+                self._timed = self.reason is not None
             if self.reason is not None:
                 self._interrupt.end_trials()
 
@@ -86,6 +90,8 @@ class Limits:
         """
         if self.reason is None:
             return []
+        if self._timed and self._span is not None:
+            self._study.remember(TIME_OVER, list(self._span))
         running = self._study.running()
         for number in running:
             self._study.cut(number, self.reason)

@@ -127,7 +127,12 @@ def of_prices(
         # The first trials, and one at least, are trained to their end, on every fold.
         "search": searches * max(asked.replicates * training, trials * stopped / slots),
         "finals": finals_seconds(
-            min(finalists, trials), seeds, training, prices.retrain, slots, asked.control
+            min(finalists, trials),
+            seeds,
+            training * prices.slower,
+            prices.retrain,
+            slots,
+            asked.control,
         ),
         "evidence": evidence,
     }

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.heads import GROUPED_HEADS
 from gsfl_tune.experiment.units import time_text
-from gsfl_tune.search.costs.time_plan import Control, TimePlan, finals_seconds
+from gsfl_tune.search.costs.time_plan import (
+    Control,
+    Follows,
+    TimePlan,
+    control_of,
+    finals_seconds,
+)
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 
 # Reserve at the end of the search, for starting the finals and for unforeseen delays.
@@ -28,6 +36,8 @@ class TimeBudget:
         costs: Prices trainings.
         control: Kind of control.
         retrain: Factor for a training on training and validation images.
+        slots: Returns the number of parallel trainings with a configuration, now; default: that of
+            the plan, which an earlier driver may have made for another machine.
     """
 
     def __init__(
@@ -38,12 +48,15 @@ class TimeBudget:
         *,
         control: Control,
         retrain: float,
+        slots: Callable[[Config], int] | None = None,
     ) -> None:
         self.plan = plan
         self._elapsed = elapsed
         self._costs = costs
         self._control = control
         self._retrain = retrain
+        self._slots = slots or (lambda config: plan.slots)
+        self._follows: Follows | None = None
 
     @classmethod
     def of(
@@ -52,10 +65,21 @@ class TimeBudget:
         experiment: Experiment,
         elapsed: Callable[[], float],
         costs: TrialCosts,
+        slots: Callable[[Config], int] | None = None,
     ) -> TimeBudget:
         """Makes the budget of a run."""
-        control = experiment.defaults().search.control
-        return cls(plan, elapsed, costs, control=control, retrain=costs.retrain)
+        control = control_of(experiment)
+        return cls(plan, elapsed, costs, control=control, retrain=costs.retrain, slots=slots)
+
+    def followed_by(self, follows: Follows | None) -> TimeBudget:
+        """Returns the same budget for a race before other steps than the kind of control says.
+
+        Args:
+            follows: What comes after the race; None for what the kind of control says.
+        """
+        budget = copy.copy(self)
+        budget._follows = follows
+        return budget
 
     @property
     def left(self) -> float:
@@ -71,6 +95,10 @@ class TimeBudget:
         """Returns the seconds of a training on one slot."""
         return self._costs.seconds(config)
 
+    def dearest(self, configs: Sequence[Config]) -> Config:
+        """Returns the configuration that takes longest in the finals, on the slots it has."""
+        return max(configs, key=lambda each: self._last(each) / self._slots(each))
+
     def search_seconds(self, config: Config, *, share: float = 1.0) -> float:
         """Returns the seconds that the search may still take.
 
@@ -78,7 +106,7 @@ class TimeBudget:
             config: The best configuration so far, else the defaults; it sets the price of retrains.
             share: Share of the search, for the first of two studies.
         """
-        finals = self._finals(self.plan.finalists, self.plan.final_seeds, config)
+        finals = self._finals(self.plan.finalists, self.plan.final_seeds, [config])
         end = self.plan.budget * (1 - _MARGIN) - finals - self.plan.evidence
         if share < 1:
             begun = self.plan.spent + self.plan.once
@@ -112,8 +140,7 @@ class TimeBudget:
         for count in range(len(configs), 1, -1):
             racing = [each for i, each in enumerate(configs) if i < count or i in finished]
             owed = sum(place not in finished for place in range(count))
-            dearest = max(racing, key=self._costs.seconds)
-            if self._finals(count, 1, dearest, owed=owed) <= self._for_finals:
+            if self._finals(count, 1, racing, owed=owed) <= self._for_finals:
                 return count
         return 1
 
@@ -127,35 +154,48 @@ class TimeBudget:
         """
         if owed == 0:
             return True
-        dearest = max(configs, key=self._costs.seconds)
-        return self._finals(len(configs), 1, dearest, owed=owed) <= self._for_finals
+        return self._finals(len(configs), 1, configs, owed=owed) <= self._for_finals
 
     def seeds(self, config: Config, owed: Callable[[int], int], *, finished: int = 0) -> int:
         """Returns how many seeds winner and control can be retrained with, at least one.
 
         Args:
-            config: Configuration of the winner.
+            config: Configuration of the winner, or of the control if that takes longer.
             owed: Returns the number of trainings that a number of seeds still takes.
             finished: Number of seeds that an earlier driver retrained and tested. They stay.
         """
         least = max(1, finished)
         for seeds in range(self.plan.final_seeds, least, -1):
-            rounds = math.ceil(owed(seeds) / self.plan.slots)
-            price = rounds * self._costs.seconds(config) * self._retrain
+            rounds = math.ceil(owed(seeds) / self._slots(config))
+            price = rounds * self._last(config) * self._retrain
             if not rounds or price <= self._for_finals:
                 return seeds
         return least
 
+    def _last(self, config: Config) -> float:
+        """Returns the seconds until the last of several trainings ends: on the slowest machine."""
+        return self._costs.seconds(config, slowest=True)
+
     def _finals(
-        self, finalists: int, seeds: int, config: Config, *, owed: int | None = None
+        self,
+        finalists: int,
+        seeds: int,
+        configs: Sequence[Config],
+        *,
+        owed: int | None = None,
     ) -> float:
+        control: Follows = self._follows or self._control
+        if self._follows is None and control == "matched":
+            grouped = any(each.model.head in GROUPED_HEADS for each in configs)
+            control = "matched" if grouped else "off"
+        dearest = self.dearest(configs)
         return finals_seconds(
             finalists,
             seeds,
-            self._costs.seconds(config),
+            self._last(dearest),
             self._retrain,
-            self.plan.slots,
-            self._control,
+            self._slots(dearest),
+            control,
             owed=owed,
         )
 
@@ -168,19 +208,25 @@ class SearchTime:
         budget: Budget of the run.
         share: Share of the search, for the first of two studies.
         counted: Whether the file also limits the number of trials.
+        winner: Configuration of a winner that is known already and has its finals after this study.
     """
 
     budget: TimeBudget
     share: float = 1.0
     counted: bool = False
+    winner: Config | None = None
 
     def over(self, config: Config, *, empty: bool = False) -> str | None:
         """Returns why the study ends now, or None; see `TimeBudget.search_over`."""
-        return self.budget.search_over(config, share=self.share, empty=empty)
+        return self.budget.search_over(self._dearer(config), share=self.share, empty=empty)
 
     def left(self, config: Config) -> float:
         """Returns the seconds that the study may still take."""
-        return max(0.0, self.budget.search_seconds(config, share=self.share))
+        return max(0.0, self.budget.search_seconds(self._dearer(config), share=self.share))
+
+    def _dearer(self, config: Config) -> Config:
+        """Returns the configuration that sets the price of the finals."""
+        return config if self.winner is None else self.budget.dearest([config, self.winner])
 
     def slot_seconds(self, defaults: Config, slots: int, taken: float) -> float:
         """Returns the slot seconds of all trials of the study, those of earlier drivers included.

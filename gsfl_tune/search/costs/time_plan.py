@@ -12,10 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.heads import GROUPED_HEADS
 from gsfl_tune.experiment.units import time_text
 
 Control = Literal["matched", "tuned", "off"]
+Follows = Literal["matched", "tuned", "off", "raced"]
+"""What comes after a race: a control of this kind, or one that has raced, or races now."""
 
 # Epochs of the finetune stage, finalists and seeds, in order of preference. Fewer than eight
 # epochs cost accuracy before fewer seeds do. Without time for two epochs only the head is searched.
@@ -56,6 +60,7 @@ class Prices:
             features of its own.
         view_once: What every fixed view adds to `finetune_once`.
         views: Fixed views of an image that the file asks for.
+        slower: Factor for a training on the slowest machine, which ends a round of the finals.
     """
 
     start: float
@@ -68,6 +73,7 @@ class Prices:
     evidence_seed: float = 0.0
     view_once: float = 0.0
     views: int = 0
+    slower: float = 1.0
 
     def shared(self, finetune: int) -> float:
         """Returns the seconds of shared preparation; at most one view per epoch counts."""
@@ -172,6 +178,7 @@ class TimePlan:
             only one.
         frozen: Whether the file itself asks for no finetune stage.
         automatic: Leaves that the file leaves to the plan; None if an earlier version made it.
+        control: Kind of control.
     """
 
     budget: float
@@ -191,6 +198,7 @@ class TimePlan:
     alone: bool = False
     frozen: bool = False
     automatic: list[str] | None = None
+    control: Control = "matched"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of ``plan.json``."""
@@ -201,11 +209,12 @@ class TimePlan:
         search = f"search: about {self.trials} trials, {self.slots} at once"
         if self.alone:
             search = "search: the first trial alone, as there is no time for others"
+        retrained = "winner" if self.control == "off" else "winner and control"
         rows = (
             (self.spent, "preparations, done"),
             (self.once, "features and activations that all trials share"),
             (self.search, search),
-            (self.finals, f"{self._finals}, winner and control retrained"),
+            (self.finals, f"{self._finals}, {retrained} retrained"),
             (self.evidence, "test, evidence and export"),
         )
         training = f"{time_text(self.training)} a training"
@@ -242,13 +251,19 @@ class TimePlan:
         return f"{finalists}, {self.final_seeds} seed{'s' * (self.final_seeds > 1)}"
 
 
+def control_of(experiment: Experiment) -> Control:
+    """Returns the kind of control that a run has: none where no head of its space has groups."""
+    grouped = set(GROUPED_HEADS) & set(experiment.values("model.head"))
+    return experiment.defaults().search.control if grouped else "off"
+
+
 def finals_seconds(
     finalists: int,
     seeds: int,
     training: float,
     retrain: float,
     slots: int,
-    control: Control,
+    control: Follows,
     *,
     owed: int | None = None,
 ) -> float:
@@ -260,12 +275,13 @@ def finals_seconds(
         training: Seconds of one training on the training part.
         retrain: Factor for a training on training and validation images.
         slots: Number of parallel trainings.
-        control: Kind of control.
+        control: Kind of control; ``raced``: this race is the last one, winner and control need no
+            validation after it.
         owed: Trainings of the race that are not finished yet; default: all of them.
     """
     whole = math.ceil(finalists * seeds / slots) * training
     race = whole if owed is None else math.ceil(owed / slots) * training
-    validated = 0 if control == "off" else 1
+    validated = 0 if control in ("off", "raced") else 1
     if finalists == 1:
         # A single finalist has no race: it is validated beside the retrains.
         race, validated = 0.0, validated + 1
@@ -297,7 +313,9 @@ def make_plan(
     for finetune, finalists, seeds in _choices(asked):
         once = prices.shared(finetune)
         training = prices.training(head_epochs, finetune)
-        finals = finals_seconds(finalists, seeds, training, prices.retrain, slots, asked.control)
+        finals = finals_seconds(
+            finalists, seeds, training * prices.slower, prices.retrain, slots, asked.control
+        )
         evidence = prices.evidence
         if finetune:
             evidence += min(EVIDENCE_SEEDS, seeds) * prices.evidence_seed
@@ -327,6 +345,7 @@ def make_plan(
             slots=slots,
             alone=whole <= search < training,
             frozen=asked.finetune_epochs == 0,
+            control=asked.control,
         )
         further = whole if asked.replicates > 1 else 0.0
         if search >= max(enough, further):

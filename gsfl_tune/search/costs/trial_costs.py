@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.data import Dataset
 from gsfl_tune.data.folds import Fold, fold_of
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import pooling_class, probe
+from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.pricing import ASSUMED, Costs, Measured, Work, training_work
@@ -18,13 +19,13 @@ from gsfl_tune.training.timeline import STAGES
 
 # Seconds of evidence and export, measured on two cores: fixed part (map, swap test, pictures and
 # bundle); per image; per number of the probe's regressions (images times dimensions times classes).
+# The rest is the network's, see `TrialCosts.evidence_seed`. Nine searches that other work slowed
+# down more or less (benchmarks/results/budgeted.jsonl) took 12 to 35 seconds for the fixed part.
 _EVIDENCE_START = 35.0
 _EVIDENCE_IMAGE = 0.002
 _PROBE_NUMBER = 3e-8
 # Most test and training images that the evidence runs through a trained network.
 _EVIDENCE_IMAGES = (2000, 2048)
-# Cost of a forward pass relative to a training step.
-_FORWARD = 1 / 3
 # Start of a process before one was measured, and how many measurements are kept.
 _START_SECONDS = 6.0
 _STARTS = 12
@@ -42,6 +43,9 @@ class TrialCosts:
         test: Number of test images.
         joined: Number of validation images that join a final retrain; default: all.
         costs: What is known of the machines; default: nothing yet.
+
+    Attributes:
+        node_slots: Slots of the machine that examines the winner; None: all of them.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class TrialCosts:
         self._validation = validation
         self._classes = classes
         self.costs = costs or Costs()
+        self.node_slots: int | None = None
         self._test = test
         self._joined = validation if joined is None else joined
         self._starts: list[float] = []
@@ -114,27 +119,38 @@ class TrialCosts:
         Args:
             config: Configuration of the winner.
             seeds: Number of retrains of the winner, and of its control.
-            slots: Number of parallel trainings; the evidence has the machine alone.
+            slots: Number of parallel trainings; the evidence has its machine alone.
         """
         reads = pooling_class(config.model.pooling).reads
         channels = probe(config.model.extractor, reads).channels
         numbers = self._train * channels * self._classes
         fixed = _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
+        if config.data.augment.flip:  # test images of the first seed, mirrored
+            fixed += min(self._test, _EVIDENCE_IMAGES[0]) * self._forward(config, slots)
         return fixed + min(seeds, EVIDENCE_SEEDS) * self.evidence_seed(config, slots)
 
     def evidence_seed(self, config: Config, slots: int = 1) -> float:
         """Returns the part of `evidence` per seed with a trained backbone: its features are new."""
-        trains = {each.name for each in STAGES if each.trains_backbone}
-        works = [work for work in self.work(config) if work.stage in trains]
-        if not works:
-            return 0.0
-        forward = _FORWARD * self.costs.epoch(works[-1]) / max(1, self._train) / slots
         tested, trained = _EVIDENCE_IMAGES
         # The winner sees training and test images, its control only test images.
         images = 2 * min(self._test, tested) + min(self._train + self._validation, trained)
-        if config.data.augment.flip:  # those of the first seed, mirrored
-            images += min(self._test, tested)
-        return images * forward
+        return images * self._forward(config, slots)
+
+    def _forward(self, config: Config, slots: int) -> float:
+        """Returns the seconds of an image through a trained network; 0 for a frozen backbone.
+
+        Nothing of it is cached, however little of the backbone is trained: all of its operations
+        count, at the speed of those of the training.
+        """
+        trains = {each.name for each in STAGES if each.trains_backbone}
+        works = [work for work in self.work(config) if work.stage in trains]
+        if not works or not works[-1].operations:
+            return 0.0
+        reads = pooling_class(config.model.pooling).reads
+        whole = backbone_work(config.model.extractor, 0, config.data.image_size, reads).frozen
+        # It runs on one machine, whatever others there are.
+        slots = min(slots, self.node_slots or slots)
+        return whole * self.costs.epoch(works[-1]) / works[-1].operations / slots
 
     def work(self, config: Config, fit: FitOn = "train") -> list[Work]:
         """Returns the stages of a training.
@@ -156,15 +172,18 @@ class TrialCosts:
             )
         return self._works[key]
 
-    def seconds(self, config: Config, *, fit: FitOn = "train", done: int = 0) -> float:
+    def seconds(
+        self, config: Config, *, fit: FitOn = "train", done: int = 0, slowest: bool = False
+    ) -> float:
         """Returns the seconds of a training on one slot.
 
         Args:
             config: The configuration.
             fit: Which images are trained on.
             done: Number of epochs that are already trained.
+            slowest: Whether on the slowest machine that was measured, not on the average one.
         """
-        return self.costs.training(self.work(config, fit), done)
+        return self.costs.training(self.work(config, fit), done, slowest=slowest)
 
     def until(self, config: Config, epoch: int) -> float:
         """Returns the seconds that a trial takes to reach an epoch."""
@@ -175,18 +194,33 @@ class TrialCosts:
         return self.costs.until(self.work(config), seconds)
 
     def assume(self, config: Config, seconds: float) -> None:
-        """Takes over what an earlier driver has measured, until something is measured here.
+        """Takes over what an earlier driver has planned with, until something is measured here.
+
+        What is known of a kind of work already stays.
 
         Args:
             config: A configuration.
             seconds: Duration of its training on one slot.
         """
-        works = self.work(config)
-        fixed = self.costs.training([])
-        factor = max(0.0, seconds - fixed) / max(1e-9, self.seconds(config) - fixed)
-        each = [factor * self.costs.epoch(work) for work in works]
-        for work, epoch in zip(works, each, strict=True):
-            self.costs.observe(Measured(work, 1, epoch, ASSUMED))
+        guess = self.unmeasured()
+        fixed = guess.costs.training([])
+        factor = max(0.0, seconds - fixed) / max(1e-9, guess.seconds(config) - fixed)
+        for work in self.work(config):
+            if not self.costs.known(work):
+                epoch = factor * guess.costs.epoch(work)
+                self.costs.observe(Measured(work, 1, epoch, ASSUMED))
+
+    def recall(self, config: Config, by_stage: Mapping[str, Sequence[float]]) -> None:
+        """Takes over what an earlier driver has measured, until something is measured here.
+
+        Args:
+            config: Configuration that was trained.
+            by_stage: Epochs and seconds by stage.
+        """
+        for work in self.work(config):
+            if work.stage in by_stage:
+                epochs, seconds = by_stage[work.stage]
+                self.costs.observe(Measured(work, int(epochs), float(seconds), ASSUMED))
 
     def observe(self, config: Config, result: Mapping[str, Any], *, fit: FitOn = "train") -> None:
         """Registers measurements of a worker.

@@ -307,7 +307,8 @@ class Retraining:
         both = [each for each in (winner, control) if each is not None]
         tested = zip(*(self.jobs(each, "train+validation") for each in both), strict=True)
         finished = takewhile(lambda jobs: all(map(self._finished, jobs)), tested)
-        return budget.seeds(winner.config, owed, finished=len(list(finished)))
+        dearest = budget.dearest([each.config for each in both])
+        return budget.seeds(dearest, owed, finished=len(list(finished)))
 
     def _scores(self, candidate: Candidate, jobs: Sequence[Job]) -> list[Scores]:
         metric = candidate.config.search.metric

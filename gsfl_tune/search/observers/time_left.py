@@ -16,6 +16,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.heads import CONTROL, GROUPED_HEADS
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.costs.time_budget import SearchTime
+from gsfl_tune.search.costs.time_plan import control_of
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.observers.forecast import JobsForecast, StudyForecast, rest_of
@@ -130,9 +131,7 @@ def of_study(
         slots,
         replicates=config.search.replicates,
     )
-    heads = set(GROUPED_HEADS) & set(experiment.values("model.head"))
-    tuned = config.search.control == "tuned" and bool(heads)
-    another = tuned and name == "search"
+    another = control_of(experiment) == "tuned" and name == "search"
 
     def left() -> float:
         config, trials = best(), forecast.left()

@@ -37,7 +37,7 @@ from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.search.opening.interrupted_change import SPACE
 from gsfl_tune.search.opening.renumber_rungs import epochs_of_rungs, renumber, renumbered
 from gsfl_tune.search.samplers.factory import draws_everything, fixed_params, whole_space
-from gsfl_tune.search.samplers.history import OUTSIDE
+from gsfl_tune.search.samplers.history import OUTSIDE, TIME_OVER
 from gsfl_tune.search.samplers.spaces import plain_space
 from gsfl_tune.search.study.compatibility import changeable, differences
 from gsfl_tune.search.study.goals import RECORDED
@@ -319,6 +319,7 @@ def _rewrite(
     attributes, directions = dict(old.user_attrs), list(old.directions)
     change = {"time": time.time(), "trials": len(trials), "lines": list(lines)}
     attributes["fingerprint"] = study_signature(experiment)
+    attributes.pop(TIME_OVER, None)  # that of the space before
     attributes["changes"] = [*attributes.get("changes", []), change]
     # In one step with the trials: what the run directory says of them comes later, if at all.
     attributes[SPACE] = experiment.to_yaml()

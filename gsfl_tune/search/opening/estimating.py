@@ -9,7 +9,7 @@ import torch
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.search.costs.estimate import Estimate, of_prices
-from gsfl_tune.search.costs.time_plan import Asked
+from gsfl_tune.search.costs.time_plan import Asked, control_of
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.opening.planning import Frozen, longest, prices_of
 from gsfl_tune.search.ray_tune.resources import Resources
@@ -40,10 +40,11 @@ def measured(
     search = config.search
     resources = resources.of(config.model.backbone)
     costs = TrialCosts.of(workspace.dataset, search.folds)
+    costs.node_slots = resources.per_node
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     try:
-        for each in measure_steps(config, workspace):
+        for each in measure_steps(config, workspace, resources.workers):
             costs.costs.observe(each)
         rate, making = measure_frozen(config, workspace)
     finally:
@@ -56,7 +57,7 @@ def measured(
         pretrainings = learned.count * learned.expected * images * learned.passes / rate
     asked = Asked(
         None, None, None, None,
-        control=search.control,
+        control=control_of(experiment),
         grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
         replicates=search.replicates,
         reduction=search.scheduler.reduction,

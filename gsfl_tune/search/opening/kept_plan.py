@@ -11,7 +11,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.units import seconds
 from gsfl_tune.run import RunDirectory, read_json
 from gsfl_tune.search.costs.time_budget import unlimited
-from gsfl_tune.search.costs.time_plan import TimePlan
+from gsfl_tune.search.costs.time_plan import TimePlan, control_of
 
 
 def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, TimePlan | None]:
@@ -78,6 +78,7 @@ def _with_budget(plan: TimePlan, experiment: Experiment, budget: float) -> TimeP
     Epochs stay, as trials of the journal have them. More time is for more trials.
     """
     search = experiment.defaults().search
+    plan = replace(plan, control=control_of(experiment))
     if "search.finalists" not in experiment.automatic:
         plan = replace(plan, finalists=search.finalists)
     if "search.final_seeds" not in experiment.automatic:

@@ -18,7 +18,7 @@ from gsfl_tune.experiment.model_config import TWO_STREAMS, joined_names
 from gsfl_tune.experiment.units import seconds
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.run.storage import RunAddress
-from gsfl_tune.search.costs.time_plan import Asked, Prices, TimePlan, make_plan
+from gsfl_tune.search.costs.time_plan import Asked, Prices, TimePlan, control_of, make_plan
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
 from gsfl_tune.search.ray_tune.location import place
@@ -29,7 +29,7 @@ from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.precision import prefix_uses_bf16
-from gsfl_tune.training.pricing import Measured
+from gsfl_tune.training.pricing import ASSUMED, Measured
 from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
 from gsfl_tune.training.pricing.cost import teachers
 from gsfl_tune.training.pricing.passes import feature_passes, strengths
@@ -65,7 +65,7 @@ def plan_time(
     resources: Resources,
     costs: TrialCosts,
     *,
-    spent: float,
+    spent: Callable[[], float],
     cache_dir: Path | None = None,
     storage: RunAddress | None = None,
 ) -> TimePlan | None:
@@ -76,7 +76,7 @@ def plan_time(
         workspace: Its data.
         resources: Resources of one trial, and how many fit.
         costs: Receives the measurements.
-        spent: Seconds of the run until now.
+        spent: Returns the seconds of the run until now. What is measured for the plan counts.
         cache_dir: Root of the nodes' caches.
         storage: Second location of the run.
 
@@ -106,7 +106,7 @@ def plan_time(
         finetune_epochs=given("training.finetune.epochs", longest(experiment)),
         finalists=finalists,
         final_seeds=given("search.final_seeds", search.final_seeds),
-        control=search.control,
+        control=control_of(experiment),
         grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
         replicates=search.replicates,
         reduction=search.scheduler.reduction,
@@ -117,7 +117,7 @@ def plan_time(
     def plan(narrowed: Experiment) -> TimePlan:
         narrowed = _fewer_preparations(narrowed, workspace, frozen, budget)
         prices = prices_of(narrowed, workspace, costs, frozen, resources.count)
-        made = make_plan(budget, spent, resources.count, prices, asked)
+        made = make_plan(budget, spent(), resources.count, prices, asked)
         only = {
             path: narrowed.values(path)[0]
             for path in _prepared_paths()
@@ -186,18 +186,22 @@ def prices_of(
     works = {work.stage: work for work in costs.work(config)}
     once, finetune_once, view_once = _shared(experiment, workspace, frozen)
     head, finetune = works.get("head"), works.get("finetune")
-    epochs = sum(work.epochs * costs.costs.epoch(work) for work in works.values())
+    # Epochs of these two stages follow from the budget; those of a further one are as they are.
+    planned = [work for work in (head, finetune) if work]
+    epochs = sum(work.epochs * costs.costs.epoch(work) for work in planned)
+    training = costs.seconds(config)
     return Prices(
-        start=costs.seconds(config) - epochs,
+        start=training - epochs,
         head_epoch=costs.costs.epoch(head) if head else 0.0,
         finetune_epoch=costs.costs.epoch(finetune) if finetune else 0.0,
         once=once,
         finetune_once=finetune_once,
-        evidence=costs.evidence(config, seeds=0),
+        evidence=costs.evidence(config, seeds=0, slots=slots),
         retrain=costs.retrain,
         evidence_seed=costs.evidence_seed(config, slots),
         view_once=view_once,
         views=config.data.views,
+        slower=costs.seconds(config, slowest=True) / training,
     )
 
 
@@ -282,7 +286,7 @@ def _measure(
     text = config.model_dump_json()
     threads = resources.threads
     count = min(resources.count, _MEASURED_SLOTS)
-    given = (text, side, cache_dir, storage, threads)
+    given = (text, side, cache_dir, storage, threads, resources.workers)
     names = [f"slot {number}" for number in range(count)]
     with asked_of_workers("timing optimiser steps for the plan", names) as channel:
         answers = ray.get([remote.remote("steps", *given, channel, name) for name in names])
@@ -309,11 +313,12 @@ def _in_a_slot(
     cache_dir: Path | None,
     storage: RunAddress | None,
     threads: int,
+    workers: int,
     channel: str,
     name: str,
 ) -> dict[str, Any]:
     with pulse_of(channel, name):
-        return _measured(what, config, side, cache_dir, storage, threads)
+        return _measured(what, config, side, cache_dir, storage, threads, workers)
 
 
 def _measured(
@@ -323,6 +328,7 @@ def _measured(
     cache_dir: Path | None,
     storage: RunAddress | None,
     threads: int,
+    workers: int,
 ) -> dict[str, Any]:
     import torch
 
@@ -332,8 +338,9 @@ def _measured(
         workspace = open_workspace(parsed.data, side, cache_dir, storage)
         if what == "steps":
             machine = place()["place_machine"]
-            found = measure_steps(parsed, workspace)
-            steps = [Measured(m.work, m.epochs, m.seconds, machine) for m in found]
+            found = measure_steps(parsed, workspace, workers)
+            # A step on random inputs is no training: trials of this machine take its place.
+            steps = [Measured(m.work, m.epochs, m.seconds, ASSUMED + machine) for m in found]
             return {"steps": steps}
         rate, making = measure_frozen(parsed, workspace)
         backbone = workspace.backbone(parsed)

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline
-from gsfl_tune.search.samplers.history import OTHERS, PAUSED, RUNGS
+from gsfl_tune.search.samplers.history import OTHERS, PAUSED, RUNG_EPOCHS, RUNGS
 from gsfl_tune.search.workers.replicates import REPLICATES
 from gsfl_tune.training.timeline import STAGES, Timeline
 
@@ -86,6 +86,7 @@ def renumber(trial: FrozenTrial, before: Sequence[int], after: Sequence[int]) ->
     if list(before) == list(after):
         return
     attributes = trial.user_attrs
+    attributes.pop(RUNG_EPOCHS, None)
     reached = {*trial.intermediate_values, *map(int, attributes.get(RUNGS, {}))}
     numbers = numbers_after(reached, before, after, ended=trial.state.is_finished())
     trial.intermediate_values = _picked(trial.intermediate_values, numbers)

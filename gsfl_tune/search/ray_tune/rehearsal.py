@@ -19,7 +19,7 @@ from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.out_of_memory import out_of_memory
 from gsfl_tune.training.pricing.cost import largest_case
-from gsfl_tune.training.pricing.one_step import largest_config, rehearse
+from gsfl_tune.training.pricing.one_step import largest_config, of_a_process, rehearse
 from gsfl_tune.training.timeline import STAGES
 
 # Marks an error of the machine in the slot's answer.
@@ -86,7 +86,7 @@ def _rehearse_in_a_slot(
         num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
     )
     try:
-        own = _of_a_process(config, resources.workers).model_dump_json()
+        own = of_a_process(config, resources.workers).model_dump_json()
         words = f"one optimiser step of the largest model ({config.model.extractor})"
         with asked_of_workers(words, [_NAME]) as channel:
             complaint = ray.get(task.remote(own, side, cache_dir, storage, channel))
@@ -107,17 +107,6 @@ def _rehearse_in_a_slot(
             "  allowed: smaller batches (training.finetune.accumulate keeps the effective "
             "size), images or models, or more resources a trial"
         )
-
-
-def _of_a_process(config: Config, workers: int) -> Config:
-    """Returns the configuration with the batches that one of several processes sees."""
-    shared: dict[str, object] = {}
-    for name in (each.name for each in STAGES if each.divided):
-        stage = getattr(config.training, name)
-        size = max(2, -(-stage.batch_size // workers))
-        shared[name] = stage.model_copy(update={"batch_size": size})
-    training = config.training.model_copy(update=shared)
-    return config.model_copy(update={"training": training})
 
 
 def _rehearse(

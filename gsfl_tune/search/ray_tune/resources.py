@@ -24,6 +24,11 @@ class Resources(Protocol):
         ...
 
     @property
+    def per_node(self) -> int:
+        """Returns how many of them one machine holds."""
+        ...
+
+    @property
     def threads(self) -> int:
         """Returns the CPU threads of one process of a trial."""
         ...

@@ -38,7 +38,7 @@ from gsfl_tune.search.ray_tune.patches import (
 )
 from gsfl_tune.search.ray_tune.placement import placement_group_of
 from gsfl_tune.search.ray_tune.run_context import RunContext
-from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline, rung_epochs
+from gsfl_tune.search.ray_tune.rung_epochs import kept_rungs, largest_timeline, rung_epochs
 from gsfl_tune.search.ray_tune.scheduler import AshaScheduler, create_asha
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.ray_tune.spared_work import lean_ray
@@ -160,7 +160,7 @@ def run_study(
     first_end = len(largest.rungs(largest, **options)) - 1
     replicates = Replicates.of(search)
     last_rung = replicates.last_rung(first_end)
-    rungs_of = rung_epochs(experiment, costs)
+    rungs_of, by_time = rung_epochs(experiment, costs), scheduler.by == "time"
     learned = pretraining_rungs(experiment)
     pretrains = True in experiment.values("training.pretrain")
     if storage is not None:
@@ -208,6 +208,7 @@ def run_study(
         clock,
         interrupt,
         None if limit is None else lambda: limit.over(best_config(), empty=empty()),
+        None if limit is None else (limit.budget.plan.budget, limit.share),
     )
 
     def over() -> StudyOutcome:
@@ -237,7 +238,7 @@ def run_study(
             metric=study.metric,
             others=list(study.goals.others),
             early_latency=study.goals.early_latency,
-            rungs=rungs_of(config),
+            rungs=kept_rungs(study, trial, rungs_of(config)) if by_time else rungs_of(config),
             reduction=scheduler.reduction,
             reported=reported,
             pretraining=learned,

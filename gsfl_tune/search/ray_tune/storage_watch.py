@@ -20,7 +20,7 @@ from gsfl_tune.run.layout import EPOCHS_FILE, JOURNAL_FILE, replicate_directory
 from gsfl_tune.run.storage import MARK, DriverCopy, open_shared_cache
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.observers.base import Watcher
-from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
+from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs, rungs_begun_with
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.study import Study
 from gsfl_tune.search.workers.replicates import Replicates, means
@@ -174,11 +174,13 @@ def tell_finished(
     replicates = Replicates.of(experiment.defaults().search)
     for number in study.running():
         try:
-            config = experiment.configure(study.trial(number).params)
+            trial = study.trial(number)
+            config = experiment.configure(trial.params)
         except (UserError, ValueError, KeyError):
             # A driver died in the middle of a write, or the combination is refused.
             continue
-        directory, epochs = run.trial(study.name, number), rungs_of(config)
+        directory = run.trial(study.name, number)
+        epochs = rungs_begun_with(trial, rungs_of(config))
         directories = [replicate_directory(directory, n) for n in range(replicates.count)]
         logs = _logs(storage, directories, fingerprint(config), study.metric)
         ended = [log for log in logs if len(log) >= epochs[-1]]

@@ -21,11 +21,15 @@ PAUSED = "paused"
 PAUSED_AT = "paused_at"
 # User attribute of a trial: by rung, the first objective, where there are several.
 RUNGS = "rungs"
+# User attribute of a trial whose rungs go by time: the epoch of each.
+RUNG_EPOCHS = "rung_epochs"
 # User attribute of a trial: by rung, the numbers besides the first objective.
 OTHERS = "others"
 # User attribute of a trial that left the space when that was changed: its old content, see
 # `gsfl_tune.search.opening.change_space`.
 OUTSIDE = "outside"
+# Attribute of a study whose time was over: of which time budget, and its share of it.
+TIME_OVER = "time_over"
 # Begin of the origin of a trial that an earlier run has given, and the study's attribute that names
 # those runs.
 WARM = "warm_start"

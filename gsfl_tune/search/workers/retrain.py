@@ -15,7 +15,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
 from gsfl_tune.heap import give_back
 from gsfl_tune.run import OwnershipLost, read_json, write_json
-from gsfl_tune.run.epochs import own_seconds
+from gsfl_tune.run.epochs import measured_of
 from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
 from gsfl_tune.run.storage import DriverCopy, WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
@@ -201,7 +201,7 @@ def _to_the_end(
     result: dict[str, Any] = {
         "epochs": training.epoch,
         "seconds": round(sum(record["seconds"] for record in records), 3),
-        "measured": _measured(records),
+        "measured": measured_of(records),
     }
     if job.fit == "train":
         seen = training.validated or training.predict("validation")
@@ -214,13 +214,3 @@ def _to_the_end(
         save_predictions(job.directory / TEST_FILE, predictions)
         result["test"] = training.scoring.of("test", predictions)
     return result
-
-
-def _measured(records: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Returns epochs and their seconds by stage, without preparation for all trainings."""
-    found: dict[str, list[float]] = {}
-    for record in records:
-        epochs, seconds = found.get(record["stage"], (0, 0.0))
-        seconds += own_seconds(record)
-        found[record["stage"]] = [epochs + 1, round(seconds, 4)]
-    return found

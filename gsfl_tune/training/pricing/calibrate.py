@@ -20,6 +20,7 @@ from gsfl_tune.models.frozen_forward import FrozenForward, Precision
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured
+from gsfl_tune.training.pricing.one_step import of_a_process
 from gsfl_tune.training.stages import STAGE_KINDS
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
@@ -29,15 +30,19 @@ _SECONDS = 2.0
 _FORWARD_IMAGES = 128
 
 
-def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
+def measure_steps(config: Config, workspace: Workspace, workers: int = 1) -> list[Measured]:
     """Takes optimiser steps of every stage on random inputs of full size.
 
     Groups are left out: they take no time in a step, and finding them needs all features. All
     blocks are trained that are trained in the end, on images of full size.
 
+    Where several processes divide batches, this one takes its share of them, and its steps are
+    those of whole batches. What the processes exchange is not timed.
+
     Args:
         config: The configuration.
         workspace: Data and caches of this node.
+        workers: Number of processes of a training.
 
     Returns:
         One measurement a stage; its work is that of one step, and `epochs` counts steps.
@@ -45,17 +50,19 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
     groups = config.model.groups.model_copy(update={"method": "single", "count": 1})
     model = config.model.model_copy(update={"groups": groups})
     config = config.model_copy(update={"model": model})
+    whole, config = config, of_a_process(config, workers)
     classes = workspace.dataset.class_count
     found = []
     with tempfile.TemporaryDirectory() as directory:
         trained = Training(config, workspace, Path(directory))
         for spec in trained.timeline.stages:
             kind, context = STAGE_KINDS[spec.kind], trained.context.of_stage(spec)
-            context.config = seen = _in_full(context.config)
+            context.config = _in_full(context.config)
             stage = kind(context, spec.name)
             with activity(f"{spec.name} steps"):
                 seconds, steps = _timed(stage.rehearse, trained.device)
-            work = kind.work(seen, stage.config.batch_size, 0, classes)
+            batch = getattr(whole.training, spec.name).batch_size
+            work = kind.work(_in_full(spec.seen_by(whole)), batch, 0, classes)
             found.append(Measured(replace(work, stage=spec.name, epochs=1), steps, seconds))
         del trained, context, stage
     # The driver measures, and lives on through the search.

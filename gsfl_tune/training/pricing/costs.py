@@ -43,7 +43,11 @@ class Costs:
 
     Every kind of work on every kind of machine has a speed of its own, relative to the guess: the
     median of what was measured. A kind without measurements takes the median of its
-    stage; nodes of different speed are averaged, because nobody knows where a trial will run.
+    stage. Nodes of different speed are averaged, because nobody knows where a trial will run; what
+    waits for the last of several trainings is priced for the slowest.
+
+    A measurement whose machine begins with `ASSUMED` counts until a training was measured: on the
+    machine that follows, or on any.
 
     Args:
         rate: Operations per second assumed at first.
@@ -59,35 +63,42 @@ class Costs:
         if measured.seconds <= 0 or guess <= 0:
             return
         by_machine = self._factors.setdefault(_key(measured.work), {})
-        if measured.machine != ASSUMED:
+        if not measured.machine.startswith(ASSUMED):
             by_machine.pop(ASSUMED, None)
+            by_machine.pop(ASSUMED + measured.machine, None)
         known = by_machine.setdefault(measured.machine, [])
         known.append(measured.seconds / guess)
         del known[:-_REMEMBERED]
 
-    def epoch(self, work: Work) -> float:
-        """Returns the seconds of an epoch."""
-        return self._guess(work) * self._factor(work)
+    def epoch(self, work: Work, *, slowest: bool = False) -> float:
+        """Returns the seconds of an epoch.
 
-    def once(self, work: Work) -> float:
-        """Returns the seconds of what a stage does before its first epoch."""
+        Args:
+            work: Work of the stage.
+            slowest: Whether on the slowest machine, not on the average one.
+        """
+        return self._guess(work) * self._factor(work, slowest)
+
+    def once(self, work: Work, *, slowest: bool = False) -> float:
+        """Returns the seconds of what a stage does before its first epoch, see `epoch`."""
         guess = work.once / self._rate + work.once_steps * _GUESSED_STEP
-        return guess * self._factor(work)
+        return guess * self._factor(work, slowest)
 
-    def training(self, stages: Iterable[Work], done: int = 0) -> float:
+    def training(self, stages: Iterable[Work], done: int = 0, *, slowest: bool = False) -> float:
         """Returns the seconds of a training on one slot.
 
         Args:
             stages: Stages of the training, in order.
             done: Epochs that are trained already, over all stages.
+            slowest: Whether on the slowest machine, not on the average one.
         """
         seconds = 0.0 if done else _START_SECONDS
         for work in stages:
             left = max(0, work.epochs - done)
             done = max(0, done - work.epochs)
-            seconds += left * self.epoch(work)
+            seconds += left * self.epoch(work, slowest=slowest)
             if left == work.epochs:
-                seconds += self.once(work)
+                seconds += self.once(work, slowest=slowest)
         return seconds
 
     def until(self, stages: Sequence[Work], seconds: float) -> int:
@@ -111,19 +122,20 @@ class Costs:
     def _guess(self, work: Work) -> float:
         return work.operations / self._rate + work.steps * _GUESSED_STEP
 
-    def _factor(self, work: Work) -> float:
+    def _factor(self, work: Work, slowest: bool = False) -> float:
         found = self._factors.get(_key(work))
         if found is None:
             alike = [each for key, each in self._factors.items() if key[0] == work.stage]
             if not alike:
                 return 1.0
-            return statistics.median(_mean(each) for each in alike)
-        return _mean(found)
+            return statistics.median(_of_machines(each, slowest) for each in alike)
+        return _of_machines(found, slowest)
 
 
 def _key(work: Work) -> tuple[str, ...]:
     return (work.stage, *work.kind)
 
 
-def _mean(by_machine: dict[str, list[float]]) -> float:
-    return statistics.fmean(statistics.median(values) for values in by_machine.values())
+def _of_machines(by_machine: dict[str, list[float]], slowest: bool) -> float:
+    medians = [statistics.median(values) for values in by_machine.values()]
+    return max(medians) if slowest else statistics.fmean(medians)

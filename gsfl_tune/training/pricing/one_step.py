@@ -13,6 +13,7 @@ from gsfl_tune.heap import give_back
 from gsfl_tune.training.pricing.cost import largest_case
 from gsfl_tune.training.pricing.methods import largest_method, largest_settings
 from gsfl_tune.training.stages import STAGE_KINDS
+from gsfl_tune.training.timeline import STAGES
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
@@ -98,3 +99,14 @@ def rehearse(config: Config, workspace: Workspace) -> None:
                 STAGE_KINDS[spec.kind](training.context.of_stage(spec), spec.name).rehearse()
         del training
     give_back(collect=False)
+
+
+def of_a_process(config: Config, workers: int) -> Config:
+    """Returns the configuration with the batches that one of several processes sees."""
+    shared: dict[str, object] = {}
+    for name in (each.name for each in STAGES if each.divided):
+        stage = getattr(config.training, name)
+        size = max(2, -(-stage.batch_size // workers))
+        shared[name] = stage.model_copy(update={"batch_size": size})
+    training = config.training.model_copy(update=shared)
+    return config.model_copy(update={"training": training})

@@ -168,3 +168,18 @@ def test_threads_are_whole_and_at_least_one() -> None:
     assert Slots(0.5, 0, 1).threads == 1
     assert Slots(3.9, 0, 1).threads == 3
     assert Slots(8, 2, 1, workers=2).threads == 4
+
+
+def test_one_machine_has_the_slots_of_its_own() -> None:
+    request_ = ResourcesConfig(cpu=1, gpu=0)
+    assert fit(request_, [TWO_CORES]).per_node == 2
+    # Eight nodes of one slot are eight machines of one slot.
+    single = {"CPU": 1.0}
+    assert fit(request_, [single] * 8).per_node == 1
+    assert fit(request_, [single, TWO_CORES, single]).per_node == 2
+    # A head that trains nothing, and shares of the GPUs of a node.
+    shared = ResourcesConfig(cpu=1, gpu=0.5)
+    assert fit(shared, [single, FOUR_GPUS], 4).per_node == 4
+    assert Slots(cpu=1, gpu=0, count=3).per_node == 3
+    # Where nodes come later, the largest one of today counts.
+    assert Slots(cpu=1, gpu=0, count=8, largest=2).per_node == 2

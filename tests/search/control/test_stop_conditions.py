@@ -13,13 +13,17 @@ from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import (
+    Interrupt,
+    Study,
     StudyOutcome,
     TimeBudget,
     TrialCosts,
     Watcher,
     choose_finalists,
+    open_study,
     refuse_changes,
 )
+from gsfl_tune.search.control.stop_conditions import Limits, Stopwatch
 from gsfl_tune.search.costs.time_budget import SearchTime
 from gsfl_tune.search.costs.time_plan import TimePlan
 from gsfl_tune.search.observers import checkpoint_retention
@@ -41,9 +45,6 @@ class RungClock(Watcher):
     @property
     def seconds(self) -> float:
         return 60.0 * self.minutes
-
-    def keep(self) -> None:
-        pass
 
     def rung(self, number: int, k: int, value: float) -> None:
         self.minutes += 1
@@ -114,6 +115,33 @@ def _late() -> SearchTime:
         training=1.0, once=0.0, search=0.1, finals=0.1, evidence=0.1, trials=2, slots=2,
     )  # fmt: skip
     return SearchTime(TimeBudget(plan, lambda: 1.5, costs, control="off", retrain=1.0))
+
+
+def test_a_search_that_was_over_for_the_finals_is_over_for_a_resume(run: RunDirectory) -> None:
+    tried, interrupt = experiment(*OVERRIDES), Interrupt(run)
+
+    def limits(span: tuple[float, float], time_up: str | None) -> tuple[Limits, Study]:
+        study = open_study(tried, run)
+        search = tried.defaults().search
+        return Limits(search, study, Stopwatch(), interrupt, lambda: time_up, span), study
+
+    first, study = limits((600.0, 1.0), "the rest is for the finals")
+    study.ask()
+    first.look()
+    assert first.settle() == [0]
+    study.close()
+    # Prices that are lower now give no time for trials that would compete with the finals.
+    again, study = limits((600.0, 1.0), None)
+    again.look()
+    assert "was over before" in str(again.reason)
+    assert again.settle() == []
+    study.close()
+    # With more time, or with the whole search in place of a half, trials begin.
+    for span in ((1200.0, 1.0), (600.0, 0.5)):
+        more, study = limits(span, None)
+        more.look()
+        assert more.reason is None
+        study.close()
 
 
 @pytest.mark.slow

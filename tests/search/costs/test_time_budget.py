@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.search import TimeBudget, TrialCosts
 from gsfl_tune.search.costs.time_budget import SearchTime
-from gsfl_tune.search.costs.time_plan import TimePlan
+from gsfl_tune.search.costs.time_plan import Control, TimePlan
+from gsfl_tune.training.pricing import Measured
 from tests.search.experiments import experiment
 
 
@@ -16,7 +19,15 @@ def _config(*overrides: str) -> Config:
 
 
 class _Run:
-    def __init__(self, budget: float) -> None:
+    def __init__(
+        self,
+        budget: float,
+        *,
+        finalists: int = 3,
+        seeds: int = 3,
+        control: Control = "matched",
+        slots: Callable[[Config], int] | None = None,
+    ) -> None:
         self.now = 0.0
         self.costs = TrialCosts(train=600, validation=100, classes=21)
         self.training = self.costs.seconds(_config())
@@ -25,8 +36,8 @@ class _Run:
             spent=0.0,
             head_epochs=4,
             finetune_epochs=0,
-            finalists=3,
-            final_seeds=3,
+            finalists=finalists,
+            final_seeds=seeds,
             training=self.training,
             once=0.0,
             search=1.0,
@@ -35,7 +46,9 @@ class _Run:
             trials=10,
             slots=1,
         )
-        self.budget = TimeBudget(plan, lambda: self.now, self.costs, control="matched", retrain=1.0)
+        self.budget = TimeBudget(
+            plan, lambda: self.now, self.costs, control=control, retrain=1.0, slots=slots
+        )
 
 
 def test_the_search_ends_when_the_finals_have_to_begin() -> None:
@@ -135,3 +148,84 @@ def test_what_is_trained_already_has_no_price() -> None:
     assert run.budget.another_seed(three, owed=0)
     assert run.budget.seeds(_config(), lambda seeds: 0) == 3
     assert run.budget.seeds(_config(), _three_trainings, finished=2) == 2
+
+
+def test_the_race_of_a_tuned_control_is_paid_once() -> None:
+    run = _Run(budget=40, seeds=1, control="tuned")
+    three = [_config()] * 3
+    # Left are 7.1 with the overdraft: one for the evidence, three for a race, two for the retrains.
+    run.now = 34.9 * run.training
+    # In front of the winner's race there are two races to come, which is too much for three.
+    assert run.budget.finalists(three) == 2
+    assert not run.budget.another_seed(three)
+    # The control's own one is the last.
+    last = run.budget.followed_by("raced")
+    assert last.finalists(three) == 3
+    assert last.another_seed(three)
+    # Without a rival that races, the control is validated beside its retrains.
+    assert run.budget.followed_by("matched").finalists(three) == 3
+    # The budget itself is as it was.
+    assert run.budget.finalists(three) == 2
+
+
+def test_the_search_of_a_tuned_control_leaves_time_for_a_dear_winner() -> None:
+    run = _Run(budget=90, control="tuned")
+    cheap, dear = _config(), _config("model.latent_dim=32", "training.head.epochs=40")
+    alone = SearchTime(run.budget)
+    with_winner = SearchTime(run.budget, winner=dear)
+    assert with_winner.left(cheap) == alone.left(dear) < alone.left(cheap)
+    assert SearchTime(run.budget, winner=cheap).left(dear) == alone.left(dear)
+    run.now = alone.left(dear) + run.training
+    assert alone.over(cheap) is None
+    assert "for the finals" in str(with_winner.over(cheap))
+
+
+def test_finals_are_priced_for_the_slots_that_there_are() -> None:
+    planned, more = _Run(budget=40), _Run(budget=40, slots=lambda config: 9)
+    # Planned for one slot and resumed with nine: one round for the race, one for the retrains.
+    assert planned.budget.search_seconds(_config()) == pytest.approx(
+        (0.97 * 40 - 19) * planned.training, rel=0.01
+    )
+    assert more.budget.search_seconds(_config()) == pytest.approx(
+        (0.97 * 40 - 3) * more.training, rel=0.01
+    )
+    more.now = 38 * more.training
+    assert more.budget.seeds(_config(), _three_trainings) == 3
+    planned.now = more.now
+    assert planned.budget.seeds(_config(), _three_trainings) == 1
+
+
+def test_a_winner_with_slots_of_its_own_is_priced_for_these() -> None:
+    large = "model.backbone=test_vit"
+
+    def slots(config: Config) -> int:
+        return 1 if config.model.backbone == "test_vit" else 9
+
+    run = _Run(budget=40, slots=slots)
+    small = run.budget.search_seconds(_config())
+    assert run.budget.search_seconds(_config(large)) < small - 10 * run.training
+    # Of two finalists, that one ends the round which waits for slots.
+    both = [_config(), _config(large)]
+    assert run.budget.dearest(both).model.backbone == "test_vit"
+
+
+def test_finals_end_with_the_slowest_machine() -> None:
+    run = _Run(budget=200)
+    [work] = run.costs.work(_config())
+    each = run.costs.costs.epoch(work)
+    for factor, machine in ((1, "fast"), (100, "slow")):
+        run.costs.costs.observe(Measured(work, 1, factor * each, machine))
+    trial, last = run.budget.training(_config()), run.costs.seconds(_config(), slowest=True)
+    assert last > 1.3 * trial
+    assert run.budget.search_seconds(_config()) == pytest.approx(
+        0.97 * 200 * run.training - 18 * last - run.training
+    )
+
+
+def test_no_control_is_priced_beside_a_winner_that_has_none() -> None:
+    run = _Run(budget=40)
+    plain = experiment("model.head=plain").defaults()
+    price = run.costs.seconds(plain)
+    # Nine trainings for the race, three for the winner.
+    expected = 0.97 * 40 * run.training - 12 * price - run.training
+    assert run.budget.search_seconds(plain) == pytest.approx(expected)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.search import TrialCosts
 from tests.search.experiments import experiment
+
+TEMPLATE = Path(__file__).parents[3] / "search_spaces" / "image_folder.yaml"
 
 
 def _costs(*, test: int = 0, joined: int | None = None) -> TrialCosts:
@@ -103,3 +107,34 @@ def test_evidence_grows_with_images_and_with_seeds_of_trained_backbones() -> Non
     assert by_seeds[1] - by_seeds[0] == pytest.approx(few.evidence_seed(trained))
     # It has the whole machine, which is faster than one of its slots.
     assert few.evidence_seed(trained, slots=2) == pytest.approx(few.evidence_seed(trained) / 2)
+    # Eight nodes of one slot do not help each other.
+    few.node_slots = 1
+    assert few.evidence_seed(trained, slots=8) == few.evidence_seed(trained)
+    assert few.evidence(trained, slots=8) == few.evidence(trained)
+
+
+def test_evidence_takes_what_it_took() -> None:
+    # Searches of benchmarks/results/budgeted.jsonl on two cores.
+    def priced(
+        images: tuple[int, int, int, int], epochs: int, training: float, *, blocks: int, seeds: int
+    ) -> float:
+        train, validation, test, classes = images
+        tried = Experiment.load(
+            TEMPLATE,
+            overrides=[
+                *("data.path=/", "model.backbone=tf_efficientnet_lite0"),
+                *(f"training.finetune.blocks={blocks}", "training.head.epochs=10"),
+                f"training.finetune.epochs={epochs}",
+            ],
+        )
+        costs = TrialCosts(train=train, validation=validation, test=test, classes=classes)
+        costs.assume(tried.defaults(), training)
+        return costs.evidence(tried.defaults(), seeds=seeds, slots=2)
+
+    grocery, clothing = (2640, 296, 2485, 81), (3068, 341, 372, 10)
+    # With one seed 53, 73, 81 and 126 seconds; ten more for the bundles.
+    assert priced(grocery, 8, 317.0, blocks=2, seeds=1) == pytest.approx(83 + 10, rel=0.15)
+    assert priced(grocery, 8, 151.0, blocks=1, seeds=3) == pytest.approx(149 + 15, rel=0.2)
+    assert priced(clothing, 5, 95.0, blocks=1, seeds=3) == pytest.approx(64 + 10, rel=0.2)
+    # The fixed part is that of a busy machine: 24 to 27 seconds, with the bundles 35.
+    assert 35 < priced(clothing, 8, 345.0, blocks=2, seeds=1) < 60

@@ -27,9 +27,6 @@ class Clock(Watcher):
         self.seconds = seconds
         self.notices: list[str] = []
 
-    def keep(self) -> None:
-        pass
-
     def notice(self, text: str) -> None:
         self.notices.append(text)
 

@@ -9,7 +9,7 @@ import pytest
 from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.search import rehearse_largest
-from gsfl_tune.search.ray_tune.rehearsal import _of_a_process
+from gsfl_tune.training.pricing.one_step import of_a_process
 from tests.search.experiments import experiment
 
 FINETUNE = ("training.finetune.epochs=1", "training.finetune.batch_size=6")
@@ -51,4 +51,4 @@ def test_a_machine_that_fails_is_no_fault_of_the_space(
 @pytest.mark.parametrize(("workers", "images"), [(1, 6), (2, 3), (4, 2), (99, 2)])
 def test_every_process_of_a_trial_takes_its_part_of_a_batch(workers: int, images: int) -> None:
     config = experiment(*FINETUNE).defaults()
-    assert _of_a_process(config, workers).training.finetune.batch_size == images
+    assert of_a_process(config, workers).training.finetune.batch_size == images

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
-from gsfl_tune.search import TrialCosts
-from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import TrialCosts, open_study
+from gsfl_tune.search.opening.renumber_rungs import renumber
+from gsfl_tune.search.ray_tune.rung_epochs import kept_rungs, rung_epochs, rungs_begun_with
+from gsfl_tune.search.samplers.history import RUNG_EPOCHS
 from tests.search.experiments import experiment
 
 OPTIONS = ("model.head=gsfl", "training.head.epochs=27", "search.scheduler.reduction=3")
@@ -42,3 +47,30 @@ def test_by_time_a_dear_trial_shows_fewer_epochs_where_it_is_compared() -> None:
 def test_by_time_without_prices_is_by_epochs() -> None:
     tried = experiment(*OPTIONS, "search.scheduler.by=time")
     assert rung_epochs(tried, None)(tried.defaults()) == [1, 3, 9, 27]
+
+
+def test_the_rungs_of_a_trial_stay_when_prices_change(run: RunDirectory) -> None:
+    tried = experiment(*OPTIONS, "search.scheduler.by=time")
+    study = open_study(tried, run)
+    trial = study.trial(study.ask().number)
+    assert kept_rungs(study, trial, [1, 2, 5, 27]) == [1, 2, 5, 27]
+    study.close()
+    # A resume: what has been reported at a rung is not reported of another epoch.
+    study = open_study(tried, run)
+    trial = study.trial(trial.number)
+    assert kept_rungs(study, trial, [1, 3, 9, 27]) == [1, 2, 5, 27]
+    assert rungs_begun_with(trial, [1, 3, 9, 27]) == [1, 2, 5, 27]
+    # After a change of the space they are those of its own stages.
+    assert kept_rungs(study, trial, [1, 3, 9, 30]) == [1, 3, 9, 30]
+    assert kept_rungs(study, study.trial(trial.number), [1, 4, 9, 30]) == [1, 3, 9, 30]
+    study.close()
+
+
+def test_a_change_of_the_space_gives_new_rungs(run: RunDirectory) -> None:
+    study = open_study(experiment(*OPTIONS, "search.scheduler.by=time"), run)
+    kept_rungs(study, study.trial(study.ask().number), [1, 2, 5, 27])
+    trial = copy.deepcopy(study.trial(0))
+    study.close()
+    renumber(trial, [1, 3, 9, 0], [1, 3, 9, 27, 0])
+    assert rungs_begun_with(trial, [1, 3, 8, 20, 60]) == [1, 3, 8, 20, 60]
+    assert RUNG_EPOCHS not in trial.user_attrs

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gsfl_tune.training.pricing import Costs, Measured, Work
+from gsfl_tune.training.pricing import ASSUMED, Costs, Measured, Work
 
 SMALL = Work("head", ("gsfl",), operations=1e9, steps=10, epochs=10)
 LARGE = replace(SMALL, operations=30e9)
@@ -47,6 +47,24 @@ def test_nodes_of_different_speed_are_averaged():
         costs.observe(Measured(SMALL, 1, 1 * each, machine="fast"))
     costs.observe(Measured(SMALL, 1, 5 * each, machine="slow"))
     assert costs.epoch(SMALL) == pytest.approx(3 * each)
+    # What ends with the last of several trainings ends on the slow one.
+    assert costs.epoch(SMALL, slowest=True) == pytest.approx(5 * each)
+    fixed = costs.training([])
+    assert costs.training([SMALL], slowest=True) == pytest.approx(fixed + 10 * 5 * each)
+
+
+def test_the_first_training_of_a_machine_takes_the_place_of_its_timed_steps():
+    costs = Costs()
+    each = costs.epoch(SMALL)
+    for machine, factor in (("fast", 1), ("slow", 5)):
+        for _ in range(8):
+            costs.observe(Measured(SMALL, 1, factor * each, machine=ASSUMED + machine))
+    assert costs.epoch(SMALL) == pytest.approx(3 * each)
+    costs.observe(Measured(SMALL, 1, 3 * each, machine="fast"))
+    assert costs.epoch(SMALL) == pytest.approx(4 * each)
+    assert costs.epoch(SMALL, slowest=True) == pytest.approx(5 * each)
+    costs.observe(Measured(SMALL, 1, 7 * each, machine="slow"))
+    assert costs.epoch(SMALL) == pytest.approx(5 * each)
 
 
 def test_what_is_left_of_a_training_is_counted_over_its_stages():

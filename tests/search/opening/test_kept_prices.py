@@ -1,0 +1,84 @@
+"""What a resume knows of the prices that earlier drivers have measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.search import TrialCosts, open_study, plain_space, recall_prices
+from gsfl_tune.search.study.study import Study
+from tests.search.experiments import experiment
+
+OVERRIDES = ("model.head=gsfl", "training.finetune.epochs=2", "data.views=2")
+
+
+def _costs() -> TrialCosts:
+    return TrialCosts(train=600, validation=100, classes=21)
+
+
+def _log(run: RunDirectory, study: Study, stages: dict[str, float]) -> None:
+    """Begins a trial and logs an epoch of some seconds of each stage."""
+    number = study.ask().number
+    log = EpochLog(run.trial(study.name, number) / EPOCHS_FILE)
+    for epoch, (stage, seconds) in enumerate(stages.items(), start=1):
+        # What a first epoch does once is no property of an epoch.
+        log.append({"epoch": epoch, "stage": stage, "seconds": seconds + 30, "cache_seconds": 30.0})
+
+
+def test_a_resume_prices_trainings_as_they_were_and_not_as_they_were_planned(
+    run: RunDirectory,
+) -> None:
+    tried = experiment(*OVERRIDES)
+    config = tried.defaults()
+    study = open_study(tried, run)
+    for seconds in (7.0, 8.0, 9.0):
+        _log(run, study, {"head": seconds, "finetune": 10 * seconds})
+    study.close()
+    costs = _costs()
+    recall_prices(tried, run, costs)
+    costs.assume(config, 50.0)
+    head, finetune = costs.work(config)
+    assert costs.costs.epoch(head) == pytest.approx(8.0)
+    assert costs.costs.epoch(finetune) == pytest.approx(80.0)
+    # What is measured now counts more, as this may be another machine.
+    costs.observe(config, {"measured": {"head": [2, 3.0]}, "place_machine": "x"})
+    assert costs.costs.epoch(head) == pytest.approx(1.5)
+    assert costs.costs.epoch(finetune) == pytest.approx(80.0)
+
+
+def test_what_no_trial_has_shown_costs_what_was_planned(run: RunDirectory) -> None:
+    tried = experiment(*OVERRIDES)
+    config = tried.defaults()
+    planned = _costs()
+    planned.assume(config, 100.0)
+    study = open_study(tried, run)
+    _log(run, study, {"head": 5.0})
+    study.close()
+    costs = _costs()
+    recall_prices(tried, run, costs)
+    costs.assume(config, 100.0)
+    head, finetune = costs.work(config)
+    assert costs.costs.epoch(head) == pytest.approx(5.0)
+    assert costs.costs.epoch(finetune) == pytest.approx(planned.costs.epoch(finetune))
+
+
+def test_trials_of_the_control_count_and_logs_that_are_gone_do_not(run: RunDirectory) -> None:
+    tried = experiment(*OVERRIDES)
+    study = open_study(tried, run)
+    study.ask()
+    study.close()
+    control = plain_space(tried)
+    study = open_study(control, run, "control")
+    _log(run, study, {"head": 4.0})
+    study.close()
+    costs = _costs()
+    recall_prices(tried, run, costs)
+    assert costs.costs.epoch(costs.work(control.defaults())[0]) == pytest.approx(4.0)
+
+
+def test_a_run_without_trials_changes_no_price(run: RunDirectory) -> None:
+    tried, costs = experiment(*OVERRIDES), _costs()
+    before = costs.seconds(tried.defaults())
+    recall_prices(tried, run, costs)
+    assert costs.seconds(tried.defaults()) == before
