@@ -33,12 +33,17 @@ from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
 from gsfl_tune.training.pretrain.joint import JointBatch
-from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread
+from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread, typical_spread
 from gsfl_tune.training.pretrain.refused import refuse
 from gsfl_tune.training.pretrain.team import PretrainingRanks, PretrainingTeam
 from gsfl_tune.training.seeds import mix
 
 _BATCH = 64
+# What tells a collapse: of what, and what is measured.
+_SPREADS = {
+    "spread": ("representations", "deviation"),
+    "projected": ("projections", "typical distance"),
+}
 
 
 class PretrainingFailed(Exception):
@@ -118,8 +123,8 @@ class Pretraining:
         """Trains the next epoch; it is recorded by `record`.
 
         Returns:
-            ``epoch`` (from 1), ``train/...``: loss, its terms and the spread of the
-            representations (means over steps), the share of dimensions that do not discriminate,
+            ``epoch`` (from 1), ``train/...``: loss, its terms and the spread of representations
+            and projections (means over steps), the share of dimensions that do not discriminate,
             ``seconds``.
 
         Raises:
@@ -133,9 +138,16 @@ class Pretraining:
                 f"pretrain.batch_size: found {images} for {size} processes, allowed at least one "
                 "image for each"
             )
+        groups = self.network.groups
+        if groups > 1 and groups % size:
+            raise UserError(
+                f"pretrain.norm_groups: found {groups} for {size} processes, allowed 1, or a "
+                "multiple of their number: a group passes one process as a whole"
+            )
         with self.team.watching():
             if self._ranks is None:
-                ranks = self.team.start(self.key)
+                precision = "bf16" if self.network.autocast else "fp32"
+                ranks = self.team.start(self.key, precision)
                 self._join(ranks)
                 ranks.send(self._state())
             self.team.next_epoch()
@@ -167,18 +179,19 @@ class Pretraining:
                 torch.manual_seed(mix(seed, self._ranks.share.rank))
             means = self._train(seed)
         number = self.epoch + 1
-        terms = {name: value for name, value in means.items() if name != "spread"}
+        terms = {name: value for name, value in means.items() if name not in _SPREADS}
         loss = self.network.weighted(terms)
         record: dict[str, Any] = {"epoch": number, "train/loss": loss}
         record |= {f"train/{name}": value for name, value in means.items()}
         bad = [name for name, value in record.items() if not math.isfinite(value)]
         if bad:
             raise PretrainingFailed(f"non-finite {', '.join(bad)} in epoch {number}")
-        if means["spread"] < self.config.collapse:
-            raise PretrainingFailed(
-                f"the representations collapsed in epoch {number}: their deviation is "
-                f"{means['spread']:.2g} of 1, below pretrain.collapse: {self.config.collapse:g}"
-            )
+        for name, (what, measure) in _SPREADS.items():
+            if means[name] < self.config.collapse:
+                raise PretrainingFailed(
+                    f"the {what} collapsed in epoch {number}: their {measure} is "
+                    f"{means[name]:.2g} of 1, below pretrain.collapse: {self.config.collapse:g}"
+                )
         if (own := self.network.discriminative) is not None:
             record["train/not_discriminative"] = int(own.chosen.sum()) / len(own.chosen)
         record["seconds"] = round(time.perf_counter() - started, 4)
@@ -305,10 +318,11 @@ class Pretraining:
                 step = self.epoch * self.steps + number
                 local = () if crops is None else crops.views
                 loss, terms, vectors = network.terms(
-                    batch.views, generator, paired=paired, local=local
+                    batch.views, generator, paired=paired, local=local, positions=batch.positions
                 )
                 self._update(loss, step, total)
                 terms["spread"] = network.joint.part(spread(vectors))
+                terms["projected"] = network.joint.part(typical_spread(network.projected))
                 names = list(terms)
                 steps.append(torch.stack([value.detach().float() for value in terms.values()]))
                 shown.done = number + 1
@@ -363,7 +377,9 @@ class Pretraining:
         if config.optimizer == "adamw":
             first = torch.optim.AdamW(groups, fused=True)
         else:
-            first = torch.optim.SGD(groups, lr=1e-3, momentum=config.momentum, fused=True)
+            # The prototypes of `dino` get no gradient at first: the fused one fails over that.
+            fused = config.method != "dino"
+            first = torch.optim.SGD(groups, lr=1e-3, momentum=config.momentum, fused=fused)
         if network.discriminative is None:
             return [first]
         decoder = parameter_groups(
@@ -375,7 +391,10 @@ class Pretraining:
 
 
 def uses_bf16(config: Config, device: torch.device) -> bool:
-    """Returns whether a pretraining computes in bf16, by ``training.precision``."""
+    """Returns whether a pretraining computes in bf16, by ``training.precision``.
+
+    On a CPU, `with_precision` decides what `auto` is before.
+    """
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
     return gpu_has_bf16(device)

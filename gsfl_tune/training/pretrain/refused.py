@@ -26,6 +26,11 @@ def refuse(config: Config, images: int, image_size: int) -> None:
             f"pretrain.batch_size: found {own.batch_size} for {images} images, allowed at "
             "most their number"
         )
+    if own.method == "moco" and own.batch_size < 2 * own.groups:
+        raise UserError(
+            f"pretrain.norm_groups: found {own.groups} for batches of {own.batch_size} images, "
+            "allowed at most half of them: batch norms need two images"
+        )
     if own.augment.off:
         raise UserError(
             "pretrain.augment: found no change, allowed any: both views of an image are the same"
