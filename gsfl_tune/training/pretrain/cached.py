@@ -36,9 +36,10 @@ from gsfl_tune.training.out_of_memory import free_memory, out_of_memory
 from gsfl_tune.training.precision import whole_backbone_uses_bf16
 from gsfl_tune.training.pretrain.pretraining import Pretraining, PretrainingFailed, uses_bf16
 
-# Part of every key; raise it when the same settings give other weights. A method may have its own.
+# Part of every key; raise it when the same settings give other weights, of all of them or of some.
 CODE_VERSION = 1
-_CODE_VERSIONS = {"moco": 2}
+_CODE_VERSION_OF_MOCO = 2  # norms in groups, no own images in the queue
+_CODE_VERSION_WITH_LCR = 2  # the file has the screening head
 
 KIND = "pretrained"
 _SUFFIX = ".safetensors"
@@ -151,7 +152,8 @@ def key_parts(config: Config, backbone: Backbone, device: torch.device) -> dict[
 
 
 def _code_version(config: Config) -> int:
-    return _CODE_VERSIONS.get(config.pretrain.method, CODE_VERSION)
+    of_method = _CODE_VERSION_OF_MOCO if config.pretrain.method == "moco" else CODE_VERSION
+    return max(of_method, _CODE_VERSION_WITH_LCR if config.pretrain.lcr.weight else CODE_VERSION)
 
 
 def _lightly() -> str:

@@ -24,17 +24,17 @@ from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone
 from gsfl_tune.models.frozen import gpu_has_bf16
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
+from gsfl_tune.models.weights import SCREENING
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
 from gsfl_tune.training.pretrain.joint import JointBatch
 from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread, typical_spread
-from gsfl_tune.training.pretrain.refused import refuse
+from gsfl_tune.training.pretrain.refused import refuse, refuse_processes
 from gsfl_tune.training.pretrain.team import PretrainingRanks, PretrainingTeam
 from gsfl_tune.training.seeds import mix
 
@@ -132,18 +132,7 @@ class Pretraining:
         """
         if self.team is None:
             return self._epoch()
-        size, images = self.team.size, self.config.batch_size
-        if size > images:
-            raise UserError(
-                f"pretrain.batch_size: found {images} for {size} processes, allowed at least one "
-                "image for each"
-            )
-        groups = self.network.groups
-        if groups > 1 and groups % size:
-            raise UserError(
-                f"pretrain.norm_groups: found {groups} for {size} processes, allowed 1, or a "
-                "multiple of their number: a group passes one process as a whole"
-            )
+        refuse_processes(self.team.size, self.config.batch_size, self.network.groups)
         with self.team.watching():
             if self._ranks is None:
                 precision = "bf16" if self.network.autocast else "fp32"
@@ -255,11 +244,14 @@ class Pretraining:
         self.checkpoint_path.unlink(missing_ok=True)
 
     def write(self, path: Path) -> None:
-        """Writes the backbone's weights as safetensors, which ``model.weights`` takes."""
-        state = {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in self.network.backbone.model.state_dict().items()
-        }
+        """Writes the backbone's weights as safetensors, which ``model.weights`` takes.
+
+        A screening head is beside them, for ``model.pooling: screened``.
+        """
+        named = dict(self.network.backbone.model.state_dict())
+        if self.network.screening is not None:
+            named |= zip(SCREENING, self.network.screening.folded(), strict=True)
+        state = {name: each.detach().cpu().contiguous().clone() for name, each in named.items()}
         # One entry only: safetensors writes several in any order, and so other bytes each time.
         save_file(state, path, {"pretraining": self.key})
 

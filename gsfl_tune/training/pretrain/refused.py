@@ -48,6 +48,29 @@ def refuse(config: Config, images: int, image_size: int) -> None:
         )
 
 
+def refuse_processes(processes: int, images: int, groups: int) -> None:
+    """Refuses processes that a batch cannot be divided between.
+
+    Args:
+        processes: Their number.
+        images: Images of a batch.
+        groups: Groups of a batch whose batch norms have their own statistics.
+
+    Raises:
+        UserError: With what was found and what is allowed.
+    """
+    if processes > images:
+        raise UserError(
+            f"pretrain.batch_size: found {images} for {processes} processes, allowed at least one "
+            "image for each"
+        )
+    if groups > 1 and groups % processes:
+        raise UserError(
+            f"pretrain.norm_groups: found {groups} for {processes} processes, allowed 1, or a "
+            "multiple of their number: a group passes one process as a whole"
+        )
+
+
 def _refuse_local(config: Config, image_size: int) -> None:
     """Refuses small views that the method or the backbone cannot take."""
     own, side = config.pretrain, config.pretrain.augment.local_side(image_size)

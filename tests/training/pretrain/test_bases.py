@@ -98,7 +98,9 @@ def test_keys_of_the_querys_own_image_are_no_negatives():
                 scores = torch.stack([q[row] @ k[row], *(start[n] @ q[row] for n in kept)]) / 0.3
                 losses.append(scores.logsumexp(0) - scores[0])
             loss = base(views, taught, positions=place)
-            assert float(loss.detach()) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+            assert float(loss.detach()) == pytest.approx(
+                float(torch.stack(losses).mean()), rel=1e-5
+            )
             keys.append(k)
             shown.append(place)
     assert left_out >= 20  # of 45 queries in the second epoch

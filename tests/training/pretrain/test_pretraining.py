@@ -153,7 +153,9 @@ def test_a_collapse_that_batch_norms_hide_is_caught(tmp_path, images, monkeypatc
     assert min(record["train/projected"] for record in sound) > 0.05
     monkeypatch.setattr(SimSiam, "forward", forward)
     training = start(tmp_path / "collapsed", images, **hard)
-    with pytest.raises(PretrainingFailed, match=r"projections collapsed in epoch \d+: their typical"):
+    with pytest.raises(
+        PretrainingFailed, match=r"projections collapsed in epoch \d+: their typical"
+    ):
         finish(training)
     before = training.log.read()[-1]
     assert before["train/spread"] > 0.3
