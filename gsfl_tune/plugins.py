@@ -34,7 +34,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "backbone": (),  # timm's models are looked up when they are used
     "pooling": (
         *("average", "bilinear", "compact_bilinear", "native", "attention"),
-        *("cls", "cls_mean", "mean_last_2", "mean_last_4", "gem", "isqrt_cov"),
+        *("cls", "cls_mean", "mean_last_2", "mean_last_4", "gem", "isqrt_cov", "screened"),
     ),
     "loss_term": (),
     "transform": ("trivial", "rand", "degrade", "erasing"),

@@ -137,7 +137,7 @@ def _gather(config: Config, workspace: Workspace) -> PretrainingTeam | None:
 
 def _line(record: dict[str, Any]) -> str:
     parts = [f"epoch {record['epoch']:>3}"]
-    for name in ("loss", "reconstruction", "pair", "screening", "spread"):
+    for name in ("loss", "reconstruction", "pair", "screening", "spread", "projected"):
         if (value := record.get(f"train/{name}")) is not None:
             parts.append(f"{name} {value:.4f}")
     parts += [f"{name} {100 * value:.1f} %" for name, value in _judged(record).items()]

@@ -109,6 +109,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "pretrain.momentum": [{**_PRETRAIN, "pretrain.optimizer": _SGD}],
     "pretrain.temperature": [{**_PRETRAIN, "pretrain.method": Condition(("moco", "dino"))}],
     "pretrain.queue": [{**_PRETRAIN, "pretrain.method": Condition(("moco",))}],
+    "pretrain.norm_groups": [{**_PRETRAIN, "pretrain.method": Condition(("moco",))}],
     "pretrain.teacher_momentum": [
         {**_PRETRAIN, "pretrain.method": Condition(("moco", "byol", "dino"))}
     ],

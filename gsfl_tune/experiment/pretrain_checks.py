@@ -36,6 +36,14 @@ def pretraining_problems(space: Space) -> Iterator[tuple[str, str, Any]]:
     large = [size for size in values(path) if size is not None and size > smallest]
     if large:
         yield (path, f"found {large[0]}, allowed at most the image size, {smallest}", large[0])
+    batch, groups = max(values("pretrain.batch_size")), values("pretrain.norm_groups")
+    many = [each for each in groups if each is not None and each > batch // 2]
+    if many and "moco" in values("pretrain.method"):
+        yield (
+            "pretrain.norm_groups",
+            f"found {many[0]}, allowed at most half of pretrain.batch_size, {batch // 2}",
+            many[0],
+        )
     # Only constants: what a trial draws is refused when it begins.
     names = PretrainAugmentConfig.model_fields
     fixed = {name: values(f"pretrain.augment.{name}") for name in names}

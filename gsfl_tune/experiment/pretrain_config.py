@@ -58,8 +58,9 @@ class PretrainAugmentConfig(Section):
     @property
     def off(self) -> bool:
         """Returns whether both views of an image are the same."""
+        by_chance = 0 < self.grey < 1  # where all views are grey, they still are the same
         moves = self.scale < 1 or self.ratio > 1 or self.flip
-        return not moves and not (self.color or self.grey or self.blur)
+        return not (moves or by_chance or self.color or self.blur)
 
 
 class DiscriminativeConfig(Section):
@@ -200,7 +201,18 @@ class PretrainConfig(Section):
         "it rises to 1.",
     )
     queue: int = Field(
-        4096, ge=2, description="Negatives that `moco` remembers, at most the number of images."
+        4096,
+        ge=2,
+        description="Keys that `moco` remembers, at most the number of images; those of the query's"
+        " own image are left out.",
+    )
+    norm_groups: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="`moco`: parts of a batch in which the backbone's batch norms take their "
+        "statistics, other ones for keys than for queries; null: 4 (8 from 256 images a step on, "
+        "fewer where a part would have less than 8 images).",
     )
     prototypes: int = Field(2048, ge=2, le=65536, description="Outputs of the head of `dino`.")
     sketch_weight: Fraction = Field(
@@ -208,8 +220,8 @@ class PretrainConfig(Section):
     )
     collapse: Fraction = Field(
         0.01,
-        description="Deviation of unit representations, 0 to 1, below which they count as "
-        "collapsed and the training ends; 0 is off.",
+        description="Deviation of unit representations, and typical distance of unit projections, "
+        "0 to 1, below which they count as collapsed and the training ends; 0 is off.",
     )
     evaluate_every: int = Field(
         10,
@@ -224,3 +236,13 @@ class PretrainConfig(Section):
         description="Pairs that differ in dimensions which do not discriminate.",
     )
     lcr: LcrConfig = Field(default_factory=LcrConfig, description="Common rationales.")
+
+    @property
+    def groups(self) -> int:
+        """Returns the number of groups in which batch norms take their statistics."""
+        if self.method != "moco":
+            return 1
+        if self.norm_groups is not None:
+            return self.norm_groups
+        most = self.batch_size // 8
+        return next(n for n in (8, 4, 2, 1) if n == 1 or (n <= most and n <= max(4, most // 4)))

@@ -129,6 +129,7 @@ CONDITIONS = {
     "pretrain.momentum": "optimizer `sgd`",
     "pretrain.temperature": "methods `moco`, `dino`",
     "pretrain.queue": "method `moco`",
+    "pretrain.norm_groups": "method `moco`, backbones with batch norms",
     "pretrain.teacher_momentum": "methods `moco`, `byol`, `dino`",
     "pretrain.teacher_temperature": "method `dino`",
     "pretrain.prototypes": "method `dino`",

@@ -41,6 +41,7 @@ from gsfl_tune.models.part_detector import (
 from gsfl_tune.models.pooling import (
     POOLINGS,
     Pooling,
+    ScreenedPooling,
     create_pooling,
     pooled_channels,
     pooling_class,
@@ -77,6 +78,7 @@ from gsfl_tune.models.weights import (
     PACKAGES,
     WeightsError,
     WeightsUnavailable,
+    has_screening,
     installed_packages,
     weights_problem,
 )
@@ -110,6 +112,7 @@ __all__ = [
     "Recurrence",
     "RecurrentAttention",
     "Restituted",
+    "ScreenedPooling",
     "SplitBackbone",
     "TrainedPart",
     "Weights",
@@ -125,6 +128,7 @@ __all__ = [
     "fit_projection",
     "gives_map",
     "has_batch_norms",
+    "has_screening",
     "head_class",
     "head_parameters",
     "installed_packages",

@@ -91,6 +91,8 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.digest = digest or _digest(model, name, preprocessing, facts.reads)
         self._facts = facts
+        # Of the file of its weights, for the pooling `screened`.
+        self.screening: tuple[Tensor, Tensor] | None = None
         self.block_count = facts.blocks
         self.style: nn.Module | None = None
         self.restitution: Restitution | None = None
@@ -103,6 +105,14 @@ class Backbone(nn.Module):
         self._part: frozenset[str] = frozenset()
         self.train_last(0)
         self.eval()
+
+    def take_screening(self, weight: Tensor, bias: Tensor) -> None:
+        """Takes the screening head of the file of its weights: (K, C) and (K,)."""
+        self.screening = (weight, bias)
+        content = hashlib.blake2b(self.digest.encode(), digest_size=16)
+        for each in self.screening:
+            content.update(each.contiguous().numpy().tobytes())
+        self.digest = content.hexdigest()
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns what the pooling reads of a batch.

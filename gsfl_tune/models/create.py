@@ -12,7 +12,13 @@ from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.backbones import Backbone, Preprocessing
 from gsfl_tune.models.streams import TwoStreams, Weights, stream_weights
-from gsfl_tune.models.weights import download_failed, load_file, load_package, require_imagenet
+from gsfl_tune.models.weights import (
+    download_failed,
+    load_file,
+    load_package,
+    load_screening,
+    require_imagenet,
+)
 
 
 def create_backbone(
@@ -58,7 +64,10 @@ def create_backbone(
         preprocessing = Preprocessing(package.mean, package.std)
     elif weights != "none":
         load_file(model, name, weights, facts.unused)
-    return Backbone(model, name, facts, preprocessing)
+    backbone = Backbone(model, name, facts, preprocessing)
+    if (screening := load_screening(weights)) is not None:
+        backbone.take_screening(*screening)
+    return backbone
 
 
 def _two_streams(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from safetensors import SafetensorError, safe_open
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
@@ -77,6 +78,10 @@ _HEADS = re.compile(
     r"dino_head|ibot_head)([._]|$)"
 )
 _log = logging.getLogger("gsfl_tune.models")
+
+
+# A screening head that a pretraining has learned beside the backbone: (K, C) and (K,).
+SCREENING = ("screening.weight", "screening.bias")
 
 
 class WeightsError(ValueError):
@@ -234,8 +239,9 @@ def load_file(
     if problem:
         raise WeightsError(problem) if path.is_file() else WeightsUnavailable(problem)
     wanted = model.state_dict()
+    content = {name: each for name, each in _read(path).items() if name not in SCREENING}
     try:
-        found = find_state(_read(path), wanted)
+        found = find_state(content, wanted)
     except ValueError as error:
         if isinstance(error, WeightsError):
             raise
@@ -260,6 +266,27 @@ def load_file(
             f"{'is' if len(fit.random) == 1 else 'are'}",
             "it" if len(fit.random) == 1 else "them",
         )
+
+
+def has_screening(weights: str) -> bool:
+    """Returns whether a value of ``model.weights`` is a file with a screening head."""
+    path = Path(weights).expanduser()
+    if weights in WORDS or path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return set(SCREENING) <= set(file.keys())
+    except (OSError, SafetensorError):
+        return False  # said where weights are loaded
+
+
+def load_screening(weights: str) -> tuple[Tensor, Tensor] | None:
+    """Returns the screening head in the file of a backbone's weights, or None."""
+    if not has_screening(weights):
+        return None
+    with safe_open(Path(weights).expanduser(), "pt") as file:
+        weight, bias = (file.get_tensor(name) for name in SCREENING)
+    return weight, bias
 
 
 def _read(path: Path) -> Mapping[Any, Any]:

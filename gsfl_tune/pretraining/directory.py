@@ -73,6 +73,11 @@ class PretrainingDirectory:
         self._known = read_json(self._file)
         self._refuse_changes(self._known["settings"], _settings(config))
 
+    @property
+    def precision(self) -> str | None:
+        """Returns what ``training.precision: auto`` was when it began, or None."""
+        return self._known.get("key", {}).get("training.precision")
+
     def refuse_change(self, images: str, key: str, parts: dict[str, Any]) -> None:
         """Refuses to continue what would give other weights.
 

@@ -35,6 +35,7 @@ from gsfl_tune.training.pretrain import (
     key_parts,
     pretraining_digest,
     starting_backbone,
+    with_precision,
 )
 from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
 
@@ -113,6 +114,8 @@ def _pretrain(
         notice(line)
     device = resolve_device(config.training.device)
     backbone = starting_backbone(config)
+    where = (images, backbone, device, workspace.cache_dir)
+    config = with_precision(config, *where, place.precision)
     parts = key_parts(config, backbone, device)
     key = pretraining_digest(config, images, backbone, device)
     place.refuse_change(images.digest, key, parts)

@@ -23,7 +23,7 @@ _TITLES = {
     "retrieval_top5": "retrieval, top 5",
     "retrieval_map": "retrieval, mAP",
 }
-_TERMS = ("loss", "base", "reconstruction", "pair", "screening", "spread")
+_TERMS = ("loss", "base", "reconstruction", "pair", "screening", "spread", "projected")
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ def fingerprint(
     # Without it nothing of the section is used.
     if not config.training.pretrain:
         del dumped["pretrain"]
+    elif config.pretrain.method != "moco":  # as of versions without it
+        del dumped["pretrain"]["norm_groups"]
     # What may be used changes nothing about what is used.
     del dumped["model"]["licenses"]
     # Settings of unused loss terms do not matter.

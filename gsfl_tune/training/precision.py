@@ -1,4 +1,4 @@
-"""Chooses the precision of a finetune stage: bf16 on GPUs, and on CPUs where it is faster."""
+"""Chooses the precision of a training: bf16 on GPUs, and on CPUs where it is faster."""
 
 from __future__ import annotations
 
@@ -50,8 +50,19 @@ def uses_bf16(config: Config, backbone: Backbone, device: torch.device, cache_di
         return gpu_has_bf16(device)
     if not _on_a_cpu_with_units(config, device):
         return False
-    seconds = _measured(config, backbone, cache_dir)
-    return seconds["fp32"] >= _LEAST_GAIN * seconds["bf16"]
+    blocks, size = config.training.finetune.blocks, config.data.image_size
+    return _faster(_measured(backbone, blocks, size, cache_dir))
+
+
+def whole_backbone_uses_bf16(backbone: Backbone, image_size: int, cache_dir: Path) -> bool:
+    """Returns whether bf16 is faster on this CPU where all blocks are trained, see `uses_bf16`.
+
+    Args:
+        backbone: The backbone; it is copied.
+        image_size: Side of the images in pixels.
+        cache_dir: Root of the node's caches.
+    """
+    return has_bf16_units() and _faster(_measured(backbone, "all", image_size, cache_dir))
 
 
 def prefix_uses_bf16(
@@ -75,7 +86,8 @@ def prefix_uses_bf16(
         return precision == "bf16" and device.type == "cpu"
     if not _on_a_cpu_with_units(config, device):
         return False
-    seconds = _measured(config, backbone, cache_dir)
+    blocks, size = config.training.finetune.blocks, config.data.image_size
+    seconds = _measured(backbone, blocks, size, cache_dir)
     slow, fast = seconds.get("prefix fp32", 0.0), seconds.get("prefix bf16", 1.0)
     return slow >= _LEAST_GAIN * fast
 
@@ -84,8 +96,13 @@ def _on_a_cpu_with_units(config: Config, device: torch.device) -> bool:
     return device.type == "cpu" and has_bf16_units() and config.training.finetune.epochs > 0
 
 
-def _measured(config: Config, backbone: Backbone, cache_dir: Path) -> dict[str, float]:
-    blocks, size = config.training.finetune.blocks, config.data.image_size
+def _faster(seconds: dict[str, float]) -> bool:
+    return seconds["fp32"] >= _LEAST_GAIN * seconds["bf16"]
+
+
+def _measured(
+    backbone: Backbone, blocks: int | str, size: int, cache_dir: Path
+) -> dict[str, float]:
     key = digest(
         "precision", CODE_VERSION, torch.__version__, processor(), torch.get_num_threads(),
         backbone.name, backbone.reads, blocks, size,

@@ -15,6 +15,7 @@ from gsfl_tune.cli.pretrain import _gather
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.run import RunDirectory, run_lock
 from gsfl_tune.search.workers.rank_process import RankLost
+from gsfl_tune.training import precision as measuring
 from gsfl_tune.training.pretrain import Pretraining
 from tests import warm
 
@@ -28,7 +29,7 @@ data:
   split: {validation: 0.4}
   typefaces: {train: 5, test: 1, size: 40}
 model: {backbone: test_resnet, weights: none, latent_dim: 8}
-training: {device: cpu, head: {epochs: 1, batch_size: 32}}
+training: {device: cpu, precision: fp32, head: {epochs: 1, batch_size: 32}}
 pretrain:
   epochs: 2
   batch_size: 24
@@ -200,6 +201,25 @@ def interrupted(file, tmp_path, command, monkeypatch):
         assert command("pretrain", file, "--run-dir", "run", *precision("fp32")).code == 3
     assert [record["epoch"] for record in records(tmp_path / "run")] == [0, 1]
     return tmp_path / "run"
+
+
+def test_a_resume_keeps_the_precision_that_was_measured(file, tmp_path, command, monkeypatch):
+    seconds = {"fp32": 2.0, "bf16": 1.0}
+    monkeypatch.setattr(measuring, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(measuring, "_time_both", lambda *_: dict(seconds))
+    words = ("pretrain", file, "--run-dir", "run", *precision("auto"))
+    with monkeypatch.context() as patch:
+        failing(patch, KeyboardInterrupt())
+        assert command(*words).code == 3
+    facts = tmp_path / "run" / "pretrain.json"
+    assert json.loads(facts.read_text())["key"]["training.precision"] == "bf16"
+    # Under load, or with other threads, another measurement may say something else.
+    [kept] = (tmp_path / "cache").glob("precision/*.json")
+    kept.unlink()
+    seconds["bf16"] = 2.0
+    resumed = command(*words, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert json.loads(facts.read_text())["key"]["training.precision"] == "bf16"
 
 
 def test_a_resume_that_would_give_other_weights_is_refused(file, interrupted, command, monkeypatch):

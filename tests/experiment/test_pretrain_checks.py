@@ -29,6 +29,16 @@ SAME = "{scale: 1, ratio: 1, flip: false, color: 0, grey: 0, blur: 0}"
             "pretrain.augment.scale",
             ["views of an image are the same"],
         ),
+        (
+            f"pretrain: {{augment: {SAME.replace('grey: 0', 'grey: 1')}}}",
+            "pretrain.augment.scale",
+            ["views of an image are the same"],
+        ),
+        (
+            "pretrain: {method: moco, batch_size: 32, norm_groups: 20}",
+            "pretrain.norm_groups",
+            ["found 20", "at most half of pretrain.batch_size, 16"],
+        ),
         ("pretrain: {method: simclr}", "pretrain.method", ["found 'simclr'", "moco"]),
         ("pretrain: {seed: {int: [0, 3]}}", "pretrain.seed", ["found a mapping", "seeds belong"]),
         ("pretrain: {batch_size: 1}", "pretrain.batch_size", ["found 1", "2"]),

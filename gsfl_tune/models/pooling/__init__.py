@@ -18,6 +18,7 @@ from gsfl_tune.models.pooling.compact_bilinear import CompactBilinearPooling
 from gsfl_tune.models.pooling.gem import GeneralisedMeanPooling
 from gsfl_tune.models.pooling.isqrt_cov import IsqrtCovPooling
 from gsfl_tune.models.pooling.native import NativePooling
+from gsfl_tune.models.pooling.screened import ScreenedPooling
 from gsfl_tune.plugins import BUILT_IN, PluginError, names, plugins
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "LastTwoBlocksAndMean",
     "NativePooling",
     "Pooling",
+    "ScreenedPooling",
     "create_pooling",
     "pooled_channels",
     "pooling_class",
@@ -58,6 +60,7 @@ _CLASSES: dict[str, type[Pooling]] = {
     "isqrt_cov": IsqrtCovPooling,
     "mean_last_2": LastTwoBlocksAndMean,
     "mean_last_4": LastFourBlocksAndMean,
+    "screened": ScreenedPooling,
 }
 
 

@@ -32,23 +32,26 @@ class RanksOfPretraining:
         """Returns the number of ranks, including this process."""
         return self._processes.size
 
-    def start(self, key: str) -> Ranks:
+    def start(self, key: str, precision: str) -> Ranks:
         """Starts ranks 1.. for a pretraining; returns the group with this process as rank 0.
 
         Args:
             key: Name of the pretraining.
+            precision: What all of them compute in, ``bf16`` or ``fp32``.
 
         Raises:
             RankLost: When one cannot be started.
         """
+        training = self._config.training.model_copy(update={"precision": precision})
+        config = self._config.model_copy(update={"training": training})
 
         def task(rank: int, meeting: Meeting) -> RankTask:
             return RankTask(
                 rank=rank,
                 size=self.size,
                 meeting=meeting,
-                config=self._config,
-                seed=self._config.pretrain.seed,
+                config=config,
+                seed=config.pretrain.seed,
                 fit="train",
                 # Rank 0 alone writes.
                 directory=self._workspace.cache_dir,

@@ -39,6 +39,7 @@ from gsfl_tune.models.frozen_forward import Arithmetic, FrozenForward
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.int8 import Int8Backbone, int8_backbone
 from gsfl_tune.training.caches.keys import digest
+from gsfl_tune.training.caches.screening import with_head
 
 # Part of every cache key; raise it when this file computes other numbers.
 CODE_VERSION = 2
@@ -212,7 +213,7 @@ class FeatureExtractor:
 
     def pooling(self) -> Pooling:
         """Returns a new pooling layer that fits the (projected) map."""
-        return self.recipe.create_pooling(*self._pooled())
+        return with_head(self.recipe.create_pooling(*self._pooled()), self.backbone)
 
     def _pooled(self) -> tuple[int, int]:
         """Returns the channels that the pooling sees, and how many are of a second stream."""
@@ -286,7 +287,8 @@ class FeatureExtractor:
     ) -> None:
         if not len(images):
             raise ValueError("no images to compute features of")
-        pooling = self.recipe.frozen.create_pooling(*self._pooled()).to(self.device).eval()
+        made = with_head(self.recipe.frozen.create_pooling(*self._pooled()), self.backbone)
+        pooling = made.to(self.device).eval()
         if self.projection is not None:
             self.projection.to(self.device)
         dtype = _NUMPY[precision]

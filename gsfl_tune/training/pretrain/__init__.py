@@ -9,6 +9,7 @@ from gsfl_tune.training.pretrain.cached import (
     pretraining_digest,
     pretraining_settings,
     starting_backbone,
+    with_precision,
     without_pretraining,
 )
 from gsfl_tune.training.pretrain.pretraining import Pretraining, PretrainingFailed
@@ -30,5 +31,6 @@ __all__ = [
     "pretraining_digest",
     "pretraining_settings",
     "starting_backbone",
+    "with_precision",
     "without_pretraining",
 ]

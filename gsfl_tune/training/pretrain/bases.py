@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,66 +11,8 @@ from torch import Tensor, nn
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
-
-Vectors = Sequence[Tensor]
-
-
-class Base(nn.Module, ABC):
-    """Compares the representations of two views of every image.
-
-    Args:
-        channels: Size C of a representation.
-        config: Section ``pretrain``.
-        images: Number of images.
-
-    Attributes:
-        shown: Views that the backbone sees, 0 and 1.
-        taught: Views that the averaged network sees; empty for methods without one.
-        takes_local: Whether the method has a loss for small views (multi-crop).
-    """
-
-    shown: tuple[int, ...] = (0, 1)
-    taught: tuple[int, ...] = ()
-    takes_local: bool = True
-
-    def __init__(self, channels: int, config: PretrainConfig, images: int) -> None:
-        super().__init__()
-        self.config = config
-        self.channels = channels
-        self.images = images
-        self.build()
-
-    @abstractmethod
-    def build(self) -> None:
-        """Makes heads and losses."""
-
-    @abstractmethod
-    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
-        """Computes the loss, a mean over the images of a batch.
-
-        Small views are compared with the large ones, never with each other (Caron et al., "SwAV",
-        NeurIPS 2020, section 3.2): each learns what a larger part of the image shows.
-
-        Args:
-            views: Representations (B, C) of the views in `shown`.
-            taught: The averaged network's, without gradient, of the views in `taught`.
-            local: Representations (B, C) of small views.
-        """
-
-    def momentum(self, progress: float) -> float:
-        """Returns the decay of the averaged network.
-
-        Args:
-            progress: Share of the steps that are done, 0 to 1.
-        """
-        return self.config.teacher_momentum
-
-    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Lists heads with their averages."""
-        return []
-
-    def after_backward(self, epoch: int) -> None:
-        """Changes gradients before an update; `epoch` counts from 0."""
+from gsfl_tune.training.pretrain.base import Base, Vectors, across, rising, start_average
+from gsfl_tune.training.pretrain.key_queue import KeyQueue
 
 
 class SimSiam(Base):
@@ -93,9 +31,16 @@ class SimSiam(Base):
         self.predict = SimSiamPredictionHead(out, max(2, out // 4), out)
         self.compare = NegativeCosineSimilarity()
 
-    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+    def forward(
+        self,
+        views: Vectors,
+        taught: Vectors = (),
+        local: Vectors = (),
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Computes the mean of the negative cosines of each view with each other large one."""
         projected = [self.project(view) for view in views]
+        self.projected = projected[0].detach()
         predicted = [self.predict(each) for each in projected]
         predicted += [self.predict(self.project(view)) for view in local]
         return across(self.compare, predicted, [each.detach() for each in projected])
@@ -122,9 +67,17 @@ class Byol(Base):
         self.compare = NegativeCosineSimilarity()
         start_average(self.project, self.teach)
 
-    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+    def forward(
+        self,
+        views: Vectors,
+        taught: Vectors = (),
+        local: Vectors = (),
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Computes the mean of the negative cosines of each view with each other large one."""
-        predicted = [self.predict(self.project(view)) for view in (*views, *local)]
+        projected = [self.project(view) for view in (*views, *local)]
+        self.projected = projected[0].detach()
+        predicted = [self.predict(each) for each in projected]
         with torch.no_grad():
             targets = [self.teach(view) for view in taught]
         return across(self.compare, predicted, targets)
@@ -142,7 +95,8 @@ class Moco(Base):
     """Finds the averaged network's projection of the other view among those of earlier images.
 
     Source: Chen et al., "Improved Baselines with Momentum Contrastive Learning" (MoCo v2),
-    arXiv 2003.04297; the first view is the query, the second one the key.
+    arXiv 2003.04297; the first view is the query, the second one the key. Ours: earlier keys of the
+    query's own image are left out, see `KeyQueue`. For its batch norms see `norm_groups`.
     """
 
     shown = (0,)
@@ -150,7 +104,6 @@ class Moco(Base):
 
     def build(self) -> None:
         """Makes heads and the queue."""
-        from lightly.loss import NTXentLoss
         from lightly.models.modules import MoCoProjectionHead
 
         config = self.config
@@ -158,26 +111,27 @@ class Moco(Base):
         self.project = MoCoProjectionHead(self.channels, hidden, out)
         self.teach = MoCoProjectionHead(self.channels, hidden, out)
         start_average(self.project, self.teach)
-        self.compare = NTXentLoss(
-            temperature=config.temperature or 0.2,
-            memory_bank_size=(min(config.queue, self.images), out),
-        )
+        self.queue = KeyQueue(min(config.queue, self.images), out)
 
-    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+    def forward(
+        self,
+        views: Vectors,
+        taught: Vectors = (),
+        local: Vectors = (),
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Computes the cross-entropy of the key among the queue; the keys join it.
 
         Small views are queries too, with the key of the large one: the mean of all is returned.
         """
         with torch.no_grad():
-            key = self.teach(taught[0])
+            keys = self.teach(taught[0])
+        temperature = self.config.temperature or 0.2
         queries = [self.project(view) for view in (*views, *local)]
-        losses = []
-        for query in queries[1:]:
-            # A key joins the queue once.
-            with unchanged(self.compare):
-                losses.append(self.compare(query, key))
-        first: Tensor = self.compare(queries[0], key)
-        return torch.stack([first, *losses]).mean() if losses else first
+        self.projected = queries[0].detach()
+        losses = [self.queue.loss(each, keys, positions, temperature) for each in queries]
+        self.queue.add(keys, positions)
+        return torch.stack(losses).mean()
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Lists the projection head with its average."""
@@ -207,9 +161,17 @@ class VicReg(Base):
         )
         self.compare = VICRegLoss()
 
-    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+    def forward(
+        self,
+        views: Vectors,
+        taught: Vectors = (),
+        local: Vectors = (),
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Computes the sum of invariance, variance and covariance."""
-        loss: Tensor = self.compare(*(self.project(view) for view in views))
+        one, other = (self.project(view) for view in views)
+        self.projected = one.detach()
+        loss: Tensor = self.compare(one, other)
         return loss
 
 
@@ -252,9 +214,18 @@ class Dino(Base):
             student_temp=config.temperature or 0.1,
         )
 
-    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+    def forward(
+        self,
+        views: Vectors,
+        taught: Vectors = (),
+        local: Vectors = (),
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Computes the mean of the cross-entropies; the teacher's outputs move the centre."""
         students = [self.project(view) for view in (*views, *local)]
+        # Roots of distributions, unit vectors: a common part of all outputs is no collapse.
+        shares = students[0].detach() / self.compare.student_temp
+        self.projected = shares.softmax(1).sqrt()
         with torch.no_grad():
             teachers = [self.teach(view) for view in taught]
         loss: Tensor = self.compare(teachers, students)
@@ -289,11 +260,18 @@ class LeJepa(Base):
         self.project = LeJEPAProjectionHead(self.channels, config.hidden_dim, config.projection_dim)
         self.gaussian = SIGReg()
 
-    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+    def forward(
+        self,
+        views: Vectors,
+        taught: Vectors = (),
+        local: Vectors = (),
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Computes the weighted mean of the sketched distance and the squared distance."""
         from lightly.loss.lejepa_loss import lejepa_invariance_loss
 
         every = torch.stack([self.project(view) for view in (*views, *local)])
+        self.projected = every[0].detach()
         weight = self.config.sketch_weight
         apart = lejepa_invariance_loss(all_proj=every, global_proj=every[: len(views)])
         loss: Tensor = weight * self.gaussian(every) + (1 - weight) * apart
@@ -329,46 +307,3 @@ def lightly_problem() -> str | None:
             "pip install --no-deps lightly"
         )
     return None
-
-
-@contextmanager
-def unchanged(*modules: nn.Module) -> Iterator[None]:
-    """Keeps the buffers of modules as they are while images pass: queues, centres, statistics."""
-    buffers = [buffer for module in modules for buffer in module.buffers()]
-    kept = [buffer.clone() for buffer in buffers]
-    try:
-        yield
-    finally:
-        for buffer, before in zip(buffers, kept, strict=True):
-            # As data, since the graph may refer to the buffer but not to its values.
-            buffer.data.copy_(before)
-
-
-def across(
-    compare: Callable[[Tensor, Tensor], Tensor], predicted: Vectors, targets: Vectors
-) -> Tensor:
-    """Returns the mean of the losses of each view with each target but its own.
-
-    Args:
-        compare: Makes a loss of a prediction and a target.
-        predicted: (B, D) of each view; those of `targets` come first, in their order.
-        targets: (B, D) of the large views.
-    """
-    losses = [
-        compare(one, other)
-        for place, one in enumerate(predicted)
-        for own, other in enumerate(targets)
-        if place != own
-    ]
-    return torch.stack(losses).mean()
-
-
-def start_average(module: nn.Module, average: nn.Module) -> None:
-    """Gives an average the weights of a module, and no gradients."""
-    average.load_state_dict(module.state_dict())
-    average.requires_grad_(False)
-
-
-def rising(start: float, progress: float) -> float:
-    """Returns a decay that rises from `start` to 1 as half a cosine; `progress` is 0 to 1."""
-    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2

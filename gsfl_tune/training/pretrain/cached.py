@@ -14,6 +14,7 @@ import torch
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.cache.entries import describe, forget, lock_file, touch
 from gsfl_tune.cache.locks import ReadLock, file_lock, read_lock
+from gsfl_tune.cache.shared import is_shared
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.data.dataset import Dataset
 from gsfl_tune.data.decoded import DecodedImages
@@ -28,13 +29,17 @@ from gsfl_tune.models import (
     licence_problem,
     probe,
 )
+from gsfl_tune.run.layout import CHECKPOINT_FILE
 from gsfl_tune.training.caches.features import digest
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.out_of_memory import free_memory, out_of_memory
+from gsfl_tune.training.precision import whole_backbone_uses_bf16
 from gsfl_tune.training.pretrain.pretraining import Pretraining, PretrainingFailed, uses_bf16
 
-# Part of every key; raise it when the same settings give other weights.
+# Part of every key; raise it when the same settings give other weights, of all of them or of some.
 CODE_VERSION = 1
+_CODE_VERSION_OF_MOCO = 2  # norms in groups, no own images in the queue
+_CODE_VERSION_WITH_LCR = 2  # the file has the screening head
 
 KIND = "pretrained"
 _SUFFIX = ".safetensors"
@@ -55,6 +60,10 @@ def pretraining_settings(config: Config) -> dict[str, Any]:
     own = config.pretrain
     found = own.model_dump(exclude={"evaluate_every"})
     found["image_size"] = own.image_size or config.data.image_size
+    if own.method == "moco":
+        found["norm_groups"] = own.groups
+    else:  # as of versions without it
+        del found["norm_groups"]
     if not own.augment.local_crops:
         found["augment"] = {
             name: value for name, value in found["augment"].items() if "local" not in name
@@ -78,9 +87,52 @@ def pretraining_digest(
         device: Where it is trained.
     """
     return digest(
-        "pretrained", CODE_VERSION, _lightly(), images.digest, backbone.digest,
+        "pretrained", _code_version(config), _lightly(), images.digest, backbone.digest,
         sorted(pretraining_settings(config).items()), uses_bf16(config, device),
     )  # fmt: skip
+
+
+def with_precision(
+    config: Config,
+    images: DecodedImages,
+    backbone: Backbone,
+    device: torch.device,
+    cache_dir: Path,
+    known: str | None = None,
+) -> Config:
+    """Returns a configuration whose ``training.precision`` is decided for its pretraining.
+
+    On a CPU `auto` is what a pretraining in the cache has, finished or not, and else what is
+    measured to be faster. Nodes that share their caches would not all measure the same and train
+    twice: they compute in fp32.
+
+    Args:
+        config: The configuration.
+        images: What is learned from.
+        backbone: The backbone at its start.
+        device: Where it is trained.
+        cache_dir: Root of the node's caches.
+        known: What was decided when it began.
+    """
+
+    def decided(precision: str) -> Config:
+        training = config.training.model_copy(update={"precision": precision})
+        return config.model_copy(update={"training": training})
+
+    if config.training.precision != "auto":
+        return config
+    if known is not None:
+        return decided(known)
+    if device.type != "cpu" or is_shared():
+        return decided("bf16" if uses_bf16(config, device) else "fp32")
+    for precision in ("fp32", "bf16"):
+        key = pretraining_digest(decided(precision), images, backbone, device)
+        begun = _unfinished_folder(cache_dir, key) / CHECKPOINT_FILE
+        if weights_file(cache_dir, key).exists() or begun.exists():
+            return decided(precision)
+    size = config.pretrain.image_size or config.data.image_size
+    faster = whole_backbone_uses_bf16(backbone, size, cache_dir)
+    return decided("bf16" if faster else "fp32")
 
 
 def key_parts(config: Config, backbone: Backbone, device: torch.device) -> dict[str, Any]:
@@ -95,8 +147,13 @@ def key_parts(config: Config, backbone: Backbone, device: torch.device) -> dict[
         "training.precision": "bf16" if uses_bf16(config, device) else "fp32",
         "version of lightly": _lightly() or "none",
         "digest of the first weights": backbone.digest,
-        "version of the pretraining's code": CODE_VERSION,
+        "version of the pretraining's code": _code_version(config),
     }
+
+
+def _code_version(config: Config) -> int:
+    of_method = _CODE_VERSION_OF_MOCO if config.pretrain.method == "moco" else CODE_VERSION
+    return max(of_method, _CODE_VERSION_WITH_LCR if config.pretrain.lcr.weight else CODE_VERSION)
 
 
 def _lightly() -> str:
@@ -313,7 +370,9 @@ def pretrained_backbone(
 
     images = images_without_labels(dataset)
     with failures_told():
-        lock, _ = acquire_weights(config, images, cache_dir, device, train)
+        first = starting_backbone(config)
+        decided = with_precision(config, images, first, device, cache_dir)
+        lock, _ = acquire_weights(decided, images, cache_dir, device, train, backbone=first)
     with lock as path:
         try:
             return create_backbone(config.model.backbone, str(path), reads=reads)

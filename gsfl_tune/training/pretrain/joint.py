@@ -61,6 +61,22 @@ class JointBatch:
         """Returns the rows (b, ...) of this process, of (B, ...)."""
         return rows if self._ranks is None else rows[self._ranks.share.of(self._images)]
 
+    def parts(self, rows: Tensor, groups: int) -> list[slice]:
+        """Divides rows (b, ...) of this process as a whole batch is divided into groups.
+
+        Args:
+            rows: The rows of this process.
+            groups: Groups of the whole batch, a multiple of the number of processes.
+        """
+        if self._ranks is None:
+            return [BatchShare(each, groups).of(len(rows)) for each in range(groups)]
+        share = self._ranks.share
+        own, first = groups // share.size, share.of(self._images).start
+        whole = [
+            BatchShare(share.rank * own + each, groups).of(self._images) for each in range(own)
+        ]
+        return [slice(each.start - first, each.stop - first) for each in whole]
+
     def count(self, rows: Tensor) -> int:
         """Returns the images of the whole batch, of which rows (b, ...) are this process' part."""
         return len(rows) if self._ranks is None else self._images
@@ -87,6 +103,13 @@ class JointBatch:
         total = part.detach().clone()
         self._ranks.add_up([total])
         return total
+
+    def take_means(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces tensors by their means over the processes, as data beside any graph."""
+        if self._ranks is not None and tensors:
+            self._ranks.add_up([each.data for each in tensors])
+            for each in tensors:
+                each.data.div_(self._ranks.share.size)
 
     def begin(self) -> None:
         """Remembers the state of the random numbers, which every process has, for `drawing`."""

@@ -6,6 +6,7 @@ import copy
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,10 +16,17 @@ from torch.nn import functional
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
 from gsfl_tune.models import Backbone
 from gsfl_tune.training.batch_norm import synchronise_batch_norms
-from gsfl_tune.training.pretrain.bases import Vectors, create_base, unchanged
+from gsfl_tune.training.pretrain.base import Vectors, unchanged
+from gsfl_tune.training.pretrain.bases import create_base
 from gsfl_tune.training.pretrain.discriminative import Discriminative
 from gsfl_tune.training.pretrain.gradcam import gradients
 from gsfl_tune.training.pretrain.joint import JointBatch
+from gsfl_tune.training.pretrain.norm_groups import (
+    groups_of,
+    maps_in_groups,
+    shuffled,
+    statistics,
+)
 from gsfl_tune.training.pretrain.screening import Screening
 
 
@@ -36,6 +44,8 @@ class PretrainingNetwork(nn.Module):
 
     Attributes:
         joint: Makes batches of several processes whole, see `join`.
+        groups: Groups of a batch in which the batch norms of the backbone take their statistics.
+        projected: Projections (B, D) of the first view in the last batch, without gradient.
 
     Raises:
         UserError: If a package is missing.
@@ -52,9 +62,11 @@ class PretrainingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.projected: Tensor = torch.empty(0)
         self.autocast = autocast
         self.joint = JointBatch()
         self.backbone = backbone
+        self.groups = groups_of(config, backbone)
         backbone.train_last("all")
         channels = backbone.channels
         with torch.random.fork_rng(devices=[]):
@@ -76,13 +88,15 @@ class PretrainingNetwork(nn.Module):
         """Divides batches between processes; `terms` then gives this process' parts of the loss.
 
         Batch norms of the heads see whole batches by themselves; those of everything that maps or
-        images pass through take the statistics of all processes.
+        images pass through take the statistics of all processes. Only groups of a batch that have
+        statistics of their own stay within a process.
         """
         self.joint = joint
         if self.discriminative is not None:
             self.discriminative.joint = joint
         self.train()
-        for each in (self.backbone, self.teacher, self.discriminative, self.screening):
+        own = (self.backbone, self.teacher) if self.groups == 1 else ()
+        for each in (*own, self.discriminative, self.screening):
             if each is not None:
                 synchronise_batch_norms(each)
 
@@ -93,6 +107,7 @@ class PretrainingNetwork(nn.Module):
         *,
         paired: bool,
         local: Sequence[Tensor] = (),
+        positions: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Computes the terms of the loss of a batch.
 
@@ -102,6 +117,7 @@ class PretrainingNetwork(nn.Module):
             paired: Whether pairs of decoded images are used.
             local: Small views (B, 3, t, t) of the images. The backbone alone sees them; pairs,
                 scores of dimensions and common rationales are those of the two large ones.
+            positions: (b,) int64, which images they are.
 
         Returns:
             The sum to be trained; its parts without their weights; and the representations (B, C)
@@ -109,18 +125,20 @@ class PretrainingNetwork(nn.Module):
             the representations are those of the whole batch.
         """
         config, own = self.config, self.config.discriminative
+        joint = self.joint
+        images = None if positions is None else joint.rows(positions.to(views[0].device))
         maps = [self._maps(self.backbone, views[place]) for place in self.base.shown]
         vectors = [each.mean(dim=(2, 3)) for each in maps]
-        joint = self.joint
         whole = [joint.rows(each) for each in vectors]
-        base = joint.part(self._base(whole, self._taught(views), self._local(local)))
+        base = joint.part(self._base(whole, self._taught(views), self._local(local), images))
+        self.projected = self.base.projected
         parts, loss = {"base": base}, base
         slopes = []
         if self.discriminative or self.screening:
             slopes = gradients(base, maps, joint.count(maps[0]))
         if self.discriminative is not None:
             self.discriminative.observe(whole, maps, slopes)
-            pair = self._pair if paired and own.pair_weight > 0 else None
+            pair = partial(self._pair, images) if paired and own.pair_weight > 0 else None
             found = self.discriminative.terms(vectors[0], views[0], generator, pair)
             # The decoder learns with weight 1, and gives alpha times its gradient to the backbone.
             loss = loss + found["reconstruction"]
@@ -134,6 +152,9 @@ class PretrainingNetwork(nn.Module):
             ]
             parts["screening"] = joint.part_of_mean(torch.stack(each).mean())
             loss = loss + config.lcr.weight * parts["screening"]
+        if self.groups > 1:
+            for module in (self.backbone, self.teacher):
+                joint.take_means([] if module is None else statistics(module))
         return loss, parts, whole[0].detach()
 
     def weighted(self, terms: Mapping[str, float]) -> float:
@@ -206,8 +227,22 @@ class PretrainingNetwork(nn.Module):
         return self.discriminative.decoded(vectors, generator)
 
     def _maps(self, backbone: Backbone, images: Tensor) -> Tensor:
-        with self._computing():
-            return backbone(images).float()
+        [maps] = self._together(backbone, [images])
+        return maps
+
+    def _together(self, backbone: Backbone, views: Sequence[Tensor]) -> list[Tensor]:
+        """Returns maps of views of the same images, which pass a backbone together."""
+
+        def forward(images: Tensor) -> Tensor:
+            with self._computing():
+                return backbone(images).float()
+
+        if self.groups == 1 or not backbone.training:
+            if len(views) == 1:
+                return [forward(views[0])]
+            return list(forward(torch.cat(list(views))).split(len(views[0])))
+        parts = self.joint.parts(views[0], self.groups)
+        return maps_in_groups(forward, backbone, views, parts)
 
     def _computing(self) -> AbstractContextManager[object]:
         if not self.autocast:
@@ -219,23 +254,46 @@ class PretrainingNetwork(nn.Module):
         """Returns representations (B, C) of small views, which pass the backbone together."""
         if not len(views):
             return ()
-        together = self._maps(self.backbone, torch.cat(list(views))).mean(dim=(2, 3))
-        return [self.joint.rows(each) for each in together.split(len(views[0]))]
+        maps = self._together(self.backbone, views)
+        return [self.joint.rows(each.mean(dim=(2, 3))) for each in maps]
 
-    def _base(self, vectors: Vectors, taught: Vectors, local: Vectors = ()) -> Tensor:
+    def _base(
+        self,
+        vectors: Vectors,
+        taught: Vectors,
+        local: Vectors = (),
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Returns the loss of the method, of a whole batch."""
+        whole = [self.joint.rows(each) for each in taught]
         with self.joint.drawing():
-            loss: Tensor = self.base(vectors, [self.joint.rows(each) for each in taught], local)
+            loss: Tensor = self.base(vectors, whole, local, positions)
         return loss
 
     @torch.no_grad()
     def _taught(self, views: Sequence[Tensor]) -> list[Tensor]:
         if self.teacher is None:
             return []
-        return [self._maps(self.teacher, views[n]).mean(dim=(2, 3)) for n in self.base.taught]
+        if self.groups == 1 or not self.teacher.training:
+            return [self._maps(self.teacher, views[n]).mean(dim=(2, 3)) for n in self.base.taught]
+        return [self._keys(self.teacher, views[n]) for n in self.base.taught]
 
-    def _pair(self, one: Tensor, other: Tensor) -> Tensor:
-        """Compares decoded images; statistics, queues and centres stay those of photographs."""
+    def _keys(self, teacher: Backbone, images: Tensor) -> Tensor:
+        """Returns representations (b, C) of images whose groups are not those of the queries."""
+        whole = self.joint.rows(images)
+        order = shuffled(len(whole), self.groups, images.device)
+        own = self.joint.own(whole[order]).contiguous(memory_format=torch.channels_last)
+        found = self.joint.rows(self._maps(teacher, own).mean(dim=(2, 3)))
+        return self.joint.own(found[order.argsort()])
+
+    def _pair(self, positions: Tensor | None, one: Tensor, other: Tensor) -> Tensor:
+        """Compares decoded images; statistics, queues and centres stay those of photographs.
+
+        Args:
+            positions: Which images the whole batch is of.
+            one: Images decoded of the representations.
+            other: Images decoded of the perturbed ones.
+        """
         kind = self.config.discriminative.pair_loss
         modules = [self.backbone, self.base, *([self.teacher] if self.teacher is not None else [])]
         with unchanged(*modules):
@@ -244,7 +302,8 @@ class PretrainingNetwork(nn.Module):
                 maps = [self._maps(self.backbone, images[place]) for place in self.base.shown]
                 vectors = [each.mean(dim=(2, 3)) for each in maps]
                 whole = [self.joint.rows(each) for each in vectors]
-                return self.joint.part(self._base(whole, self._taught(images)))
+                loss = self._base(whole, self._taught(images), positions=positions)
+                return self.joint.part(loss)
             first, second = (self._maps(self.backbone, each).mean(dim=(2, 3)) for each in images)
         if kind == "cosine":
             return self.joint.part_of_mean((1 - functional.cosine_similarity(first, second)).mean())
@@ -259,6 +318,17 @@ def spread(vectors: Tensor) -> Tensor:
     """
     unit = functional.normalize(vectors.float(), dim=1)
     return (unit - unit.mean(0)).square().sum(1).mean().sqrt()
+
+
+def typical_spread(vectors: Tensor) -> Tensor:
+    """Returns the distance of unit vectors, made of (B, D), from where most of them are.
+
+    It is the median of the distances from the medians of all dimensions: 0 where more than half of
+    the images have the same vector. A batch norm at the end of a projection keeps the variance of a
+    collapsed batch up: all images but one get the same vector, and `spread` is 2 / sqrt(B).
+    """
+    unit = functional.normalize(vectors.float(), dim=1)
+    return (unit - unit.median(0).values).norm(dim=1).median()
 
 
 def named_seed(seed: int, name: str) -> int:

@@ -24,21 +24,26 @@ from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone
 from gsfl_tune.models.frozen import gpu_has_bf16
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
+from gsfl_tune.models.weights import SCREENING
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
 from gsfl_tune.training.pretrain.joint import JointBatch
-from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread
-from gsfl_tune.training.pretrain.refused import refuse
+from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread, typical_spread
+from gsfl_tune.training.pretrain.refused import refuse, refuse_processes
 from gsfl_tune.training.pretrain.team import PretrainingRanks, PretrainingTeam
 from gsfl_tune.training.seeds import mix
 
 _BATCH = 64
+# What tells a collapse: of what, and what is measured.
+_SPREADS = {
+    "spread": ("representations", "deviation"),
+    "projected": ("projections", "typical distance"),
+}
 
 
 class PretrainingFailed(Exception):
@@ -118,8 +123,8 @@ class Pretraining:
         """Trains the next epoch; it is recorded by `record`.
 
         Returns:
-            ``epoch`` (from 1), ``train/...``: loss, its terms and the spread of the
-            representations (means over steps), the share of dimensions that do not discriminate,
+            ``epoch`` (from 1), ``train/...``: loss, its terms and the spread of representations
+            and projections (means over steps), the share of dimensions that do not discriminate,
             ``seconds``.
 
         Raises:
@@ -127,15 +132,11 @@ class Pretraining:
         """
         if self.team is None:
             return self._epoch()
-        size, images = self.team.size, self.config.batch_size
-        if size > images:
-            raise UserError(
-                f"pretrain.batch_size: found {images} for {size} processes, allowed at least one "
-                "image for each"
-            )
+        refuse_processes(self.team.size, self.config.batch_size, self.network.groups)
         with self.team.watching():
             if self._ranks is None:
-                ranks = self.team.start(self.key)
+                precision = "bf16" if self.network.autocast else "fp32"
+                ranks = self.team.start(self.key, precision)
                 self._join(ranks)
                 ranks.send(self._state())
             self.team.next_epoch()
@@ -167,18 +168,19 @@ class Pretraining:
                 torch.manual_seed(mix(seed, self._ranks.share.rank))
             means = self._train(seed)
         number = self.epoch + 1
-        terms = {name: value for name, value in means.items() if name != "spread"}
+        terms = {name: value for name, value in means.items() if name not in _SPREADS}
         loss = self.network.weighted(terms)
         record: dict[str, Any] = {"epoch": number, "train/loss": loss}
         record |= {f"train/{name}": value for name, value in means.items()}
         bad = [name for name, value in record.items() if not math.isfinite(value)]
         if bad:
             raise PretrainingFailed(f"non-finite {', '.join(bad)} in epoch {number}")
-        if means["spread"] < self.config.collapse:
-            raise PretrainingFailed(
-                f"the representations collapsed in epoch {number}: their deviation is "
-                f"{means['spread']:.2g} of 1, below pretrain.collapse: {self.config.collapse:g}"
-            )
+        for name, (what, measure) in _SPREADS.items():
+            if means[name] < self.config.collapse:
+                raise PretrainingFailed(
+                    f"the {what} collapsed in epoch {number}: their {measure} is "
+                    f"{means[name]:.2g} of 1, below pretrain.collapse: {self.config.collapse:g}"
+                )
         if (own := self.network.discriminative) is not None:
             record["train/not_discriminative"] = int(own.chosen.sum()) / len(own.chosen)
         record["seconds"] = round(time.perf_counter() - started, 4)
@@ -242,11 +244,14 @@ class Pretraining:
         self.checkpoint_path.unlink(missing_ok=True)
 
     def write(self, path: Path) -> None:
-        """Writes the backbone's weights as safetensors, which ``model.weights`` takes."""
-        state = {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in self.network.backbone.model.state_dict().items()
-        }
+        """Writes the backbone's weights as safetensors, which ``model.weights`` takes.
+
+        A screening head is beside them, for ``model.pooling: screened``.
+        """
+        named = dict(self.network.backbone.model.state_dict())
+        if self.network.screening is not None:
+            named |= zip(SCREENING, self.network.screening.folded(), strict=True)
+        state = {name: each.detach().cpu().contiguous().clone() for name, each in named.items()}
         # One entry only: safetensors writes several in any order, and so other bytes each time.
         save_file(state, path, {"pretraining": self.key})
 
@@ -305,10 +310,11 @@ class Pretraining:
                 step = self.epoch * self.steps + number
                 local = () if crops is None else crops.views
                 loss, terms, vectors = network.terms(
-                    batch.views, generator, paired=paired, local=local
+                    batch.views, generator, paired=paired, local=local, positions=batch.positions
                 )
                 self._update(loss, step, total)
                 terms["spread"] = network.joint.part(spread(vectors))
+                terms["projected"] = network.joint.part(typical_spread(network.projected))
                 names = list(terms)
                 steps.append(torch.stack([value.detach().float() for value in terms.values()]))
                 shown.done = number + 1
@@ -363,7 +369,9 @@ class Pretraining:
         if config.optimizer == "adamw":
             first = torch.optim.AdamW(groups, fused=True)
         else:
-            first = torch.optim.SGD(groups, lr=1e-3, momentum=config.momentum, fused=True)
+            # The prototypes of `dino` get no gradient at first: the fused one fails over that.
+            fused = config.method != "dino"
+            first = torch.optim.SGD(groups, lr=1e-3, momentum=config.momentum, fused=fused)
         if network.discriminative is None:
             return [first]
         decoder = parameter_groups(
@@ -375,7 +383,10 @@ class Pretraining:
 
 
 def uses_bf16(config: Config, device: torch.device) -> bool:
-    """Returns whether a pretraining computes in bf16, by ``training.precision``."""
+    """Returns whether a pretraining computes in bf16, by ``training.precision``.
+
+    On a CPU, `with_precision` decides what `auto` is before.
+    """
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
     return gpu_has_bf16(device)

@@ -26,6 +26,11 @@ def refuse(config: Config, images: int, image_size: int) -> None:
             f"pretrain.batch_size: found {own.batch_size} for {images} images, allowed at "
             "most their number"
         )
+    if own.method == "moco" and own.batch_size < 2 * own.groups:
+        raise UserError(
+            f"pretrain.norm_groups: found {own.groups} for batches of {own.batch_size} images, "
+            "allowed at most half of them: batch norms need two images"
+        )
     if own.augment.off:
         raise UserError(
             "pretrain.augment: found no change, allowed any: both views of an image are the same"
@@ -40,6 +45,29 @@ def refuse(config: Config, images: int, image_size: int) -> None:
         raise UserError(
             f"pretrain.lcr.weight: found {own.lcr.weight:g}, {problem}; allowed: 0, or a "
             "larger pretrain.image_size"
+        )
+
+
+def refuse_processes(processes: int, images: int, groups: int) -> None:
+    """Refuses processes that a batch cannot be divided between.
+
+    Args:
+        processes: Their number.
+        images: Images of a batch.
+        groups: Groups of a batch whose batch norms have their own statistics.
+
+    Raises:
+        UserError: With what was found and what is allowed.
+    """
+    if processes > images:
+        raise UserError(
+            f"pretrain.batch_size: found {images} for {processes} processes, allowed at least one "
+            "image for each"
+        )
+    if groups > 1 and groups % processes:
+        raise UserError(
+            f"pretrain.norm_groups: found {groups} for {processes} processes, allowed 1, or a "
+            "multiple of their number: a group passes one process as a whole"
         )
 
 

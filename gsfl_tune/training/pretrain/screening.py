@@ -50,6 +50,14 @@ class Screening(nn.Module):
         places = torch.where(same, torch.ones_like(places), places)
         return (maps * places[:, None]).mean(dim=(2, 3))
 
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Returns weight (K, C) and bias (K,) of the convolution with its norm, as evaluated."""
+        convolution, norm, _ = self.layers
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        bias = norm.bias - scale * norm.running_mean
+        return scale[:, None] * convolution.weight[:, :, 0, 0], bias
+
     def divergence(self, maps: Tensor, gradient: Tensor) -> Tensor:
         """Returns KL(Grad-CAM || prediction) of shares of the positions, a mean over images.
 

@@ -37,6 +37,7 @@ from gsfl_tune.training.pretrain.cached import (
     train_epoch,
     unfinished_pretraining,
     weights_file,
+    with_precision,
     words_of,
 )
 from gsfl_tune.training.pretrain.pretraining import Pretraining
@@ -92,10 +93,16 @@ class SharedPretraining:
         self._images: DecodedImages = images_without_labels(dataset)
 
     @cached_property
+    def _decided(self) -> tuple[Config, str]:
+        """Returns the configuration with its precision, and the name of the pretraining."""
+        where = (self._images, starting_backbone(self._config), self._device)
+        config = with_precision(self._config, *where, self._cache_dir)
+        return config, pretraining_digest(config, *where)
+
+    @property
     def key(self) -> str:
         """Returns the name of the pretraining."""
-        where = (starting_backbone(self._config), self._device)
-        return pretraining_digest(self._config, self._images, *where)
+        return self._decided[1]
 
     def finish(self) -> None:
         """Trains to the last epoch; the weights are in the cache afterwards.
@@ -142,7 +149,7 @@ class SharedPretraining:
             raise _NotThere
         backbone = starting_backbone(self._config)
         with unfinished_pretraining(
-            self._config, backbone, self._images, self._cache_dir, self._device, self.key
+            self._decided[0], backbone, self._images, self._cache_dir, self._device, self.key
         ) as training:
             if weights_file(self._cache_dir, self.key).exists():
                 raise _NotThere  # while this process waited
@@ -163,7 +170,7 @@ class SharedPretraining:
         folder = self._cache_dir / KIND
         return self._judge(
             Pretraining(
-                self._config, backbone, self._images, folder, key=self.key, device=self._device
+                self._decided[0], backbone, self._images, folder, key=self.key, device=self._device
             )
         )
 
@@ -183,7 +190,7 @@ class SharedPretraining:
             self._train(training, self._config.pretrain.epochs)
 
         where = (self._cache_dir, self._device)
-        lock, _ = acquire_weights(self._config, self._images, *where, train)
+        lock, _ = acquire_weights(self._decided[0], self._images, *where, train)
         for epoch in self._rungs:
             self._checkpoint(epoch).unlink(missing_ok=True)
             forget(self._checkpoint(epoch))

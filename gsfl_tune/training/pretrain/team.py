@@ -25,11 +25,12 @@ class PretrainingTeam(Protocol):
     def size(self) -> int:
         """Returns the number of ranks, including this process."""
 
-    def start(self, key: str) -> PretrainingRanks:
+    def start(self, key: str, precision: str) -> PretrainingRanks:
         """Starts ranks 1.. for a pretraining; returns the group with this process as rank 0.
 
         Args:
             key: Name of the pretraining.
+            precision: What this process computes in, ``bf16`` or ``fp32``.
         """
 
     def next_epoch(self) -> None:

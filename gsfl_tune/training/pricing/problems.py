@@ -7,6 +7,7 @@ from gsfl_tune.experiment.units import binary_size
 from gsfl_tune.methods import method_class
 from gsfl_tune.models import (
     BackboneError,
+    has_screening,
     licence_problem,
     map_shape,
     pooling_class,
@@ -43,6 +44,8 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
                 f"found {pooling} without a finetune stage, in which it is trained; allowed: "
                 f"{started}, or training.finetune.epochs above 0",
             )
+        if pooling == "screened" and (problem := _screening_problem(case)):
+            add("model.pooling", f"found screened, but {problem}; allowed: average")
         sizes = [*case.values("data.image_size"), *case.values("data.eval_image_size")]
         for size in dict.fromkeys(size for size in sizes if size is not None):
             try:
@@ -102,3 +105,17 @@ def _licences(experiment: Experiment) -> list[Problem]:
             where = experiment.locate("model.backbone", backbone)
             problems.append(Problem(*where, "model.backbone", message))
     return problems
+
+
+def _screening_problem(case: Experiment) -> str | None:
+    """Says why the weights of a case may lack a screening head, or None."""
+    if True in case.values("training.pretrain") and min(case.values("pretrain.lcr.weight")) == 0:
+        return "pretrain.lcr.weight is 0, so a pretraining learns no screening head"
+    if False in case.values("training.pretrain"):
+        for weights in case.values("model.weights"):
+            if not has_screening(weights):
+                return (
+                    f"model.weights {weights} has no screening head, which `gsfl-tune pretrain` "
+                    "writes with pretrain.lcr.weight above 0"
+                )
+    return None

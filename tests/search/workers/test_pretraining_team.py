@@ -9,6 +9,7 @@ import psutil
 import pytest
 import torch
 
+from gsfl_tune.experiment import UserError
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.search.workers.pretraining_rungs import learn, shared_pretraining
 from gsfl_tune.search.workers.pretraining_team import begin_pretraining, pretraining_team
@@ -149,3 +150,12 @@ def test_where_weights_are_divided_one_process_learns_alone(tmp_path: Path) -> N
     divided = settings.model_copy(update={"shard": False})
     assert shared_pretraining(config, workspace, settings, [])._team is None
     assert shared_pretraining(config, workspace, divided, [])._team is not None
+
+
+def test_groups_that_processes_cannot_share_are_refused(
+    tmp_path: Path, cache_dir: Path, team: RankProcesses
+) -> None:
+    config = config_of("pretrain.method=moco", "pretrain.norm_groups=3")
+    training = begun(config, tmp_path, cache_dir, together=True)
+    with pytest.raises(UserError, match=r"norm_groups: found 3 for 2 processes.*a multiple"):
+        training.run_epoch()

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
-from gsfl_tune.training.pretrain.bases import BASES, create_base, rising, unchanged
+from gsfl_tune.training.pretrain.base import rising, unchanged
+from gsfl_tune.training.pretrain.bases import BASES, create_base
 from tests.training.pretrain.conftest import section
 
 CHANNELS, IMAGES = 10, 50
@@ -63,7 +64,7 @@ def test_byol_compares_predictions_with_the_averaged_projection():
 
 def test_moco_is_the_cross_entropy_of_the_key_among_the_queue():
     base, views, taught = make("moco", temperature=0.3), vectors(1), vectors(1, seed=2)
-    queue = base.compare.memory_bank.bank.clone().double().numpy()
+    queue = base.queue.keys.clone().double().numpy()
     assert len(queue) == 40
     q = functional.normalize(base.project(views[0]), dim=1).detach().double().numpy()
     k = functional.normalize(base.teach(taught[0]), dim=1).detach().double().numpy()
@@ -72,11 +73,42 @@ def test_moco_is_the_cross_entropy_of_the_key_among_the_queue():
         scores = np.array([query @ key, *(query @ other for other in queue)]) / 0.3
         losses.append(math.log(np.exp(scores).sum()) - scores[0])
     assert float(base(views, taught).detach()) == pytest.approx(float(np.mean(losses)), rel=1e-5)
-    assert np.allclose(base.compare.memory_bank.bank[:9], k, atol=1e-6)
+    assert np.allclose(base.queue.keys[:9], k, atol=1e-6)
 
 
 def test_the_queue_is_never_longer_than_the_images():
-    assert len(make("moco", queue=4096).compare.memory_bank.bank) == IMAGES
+    assert len(make("moco", queue=4096).queue.keys) == IMAGES
+
+
+def test_keys_of_the_querys_own_image_are_no_negatives():
+    """Over two epochs: the queue then holds a key of nearly every image."""
+    base, order = make("moco", queue=4096, temperature=0.3), torch.Generator().manual_seed(0)
+    keys, shown, left_out = [], [], 0
+    for _ in range(2):
+        for place in torch.randperm(IMAGES, generator=order).split(9)[:5]:
+            views, taught = vectors(1, seed=len(keys)), vectors(1, seed=100 + len(keys))
+            with torch.no_grad():
+                q = functional.normalize(base.project(views[0]), dim=1).double()
+                k = functional.normalize(base.teach(taught[0]), dim=1).double()
+            start = base.queue.keys.clone().double()
+            losses = []
+            for row, image in enumerate(place.tolist()):
+                kept = [n for n, own in enumerate(base.queue.positions.tolist()) if own != image]
+                left_out += IMAGES - len(kept)
+                scores = torch.stack([q[row] @ k[row], *(start[n] @ q[row] for n in kept)]) / 0.3
+                losses.append(scores.logsumexp(0) - scores[0])
+            loss = base(views, taught, positions=place)
+            assert float(loss.detach()) == pytest.approx(
+                float(torch.stack(losses).mean()), rel=1e-5
+            )
+            keys.append(k)
+            shown.append(place)
+    assert left_out >= 20  # of 45 queries in the second epoch
+    # The last 50 keys and the images that they are of, oldest first from `place` on.
+    turned = base.queue.positions.roll(-int(base.queue.place))
+    assert torch.equal(turned, torch.cat(shown)[-IMAGES:])
+    held = base.queue.keys.double().roll(-int(base.queue.place), 0)
+    assert torch.allclose(held, torch.cat(keys)[-IMAGES:], atol=1e-6)
 
 
 def test_vicreg_is_the_weighted_sum_of_its_three_terms():

@@ -32,7 +32,7 @@ def test_each_view_is_compared_with_every_large_one_but_itself(method):
 
 def test_queries_of_moco_share_a_key_which_joins_the_queue_once():
     base, views, taught = make("moco", temperature=0.3), vectors(1), vectors(1, seed=2)
-    queue = base.compare.memory_bank.bank.clone().double().numpy()
+    queue = base.queue.keys.clone().double().numpy()
     k = functional.normalize(base.teach(taught[0]), dim=1).detach().double().numpy()
     losses = []
     for view in (views[0], *LOCAL):
@@ -42,10 +42,10 @@ def test_queries_of_moco_share_a_key_which_joins_the_queue_once():
             losses.append(math.log(np.exp(scores).sum()) - scores[0])
     found = float(base(views, taught, LOCAL).detach())
     assert found == pytest.approx(float(np.mean(losses)), rel=1e-5)
-    bank = base.compare.memory_bank
-    assert int(bank.bank_ptr) == len(k)
-    assert np.allclose(bank.bank[: len(k)], k, atol=1e-6)
-    assert np.allclose(bank.bank[len(k) :], queue[len(k) :])
+    bank = base.queue
+    assert int(bank.place) == len(k)
+    assert np.allclose(bank.keys[: len(k)], k, atol=1e-6)
+    assert np.allclose(bank.keys[len(k) :], queue[len(k) :])
 
 
 def test_small_views_learn_the_teacher_of_dino_and_do_not_move_the_centre():

@@ -19,7 +19,9 @@ from gsfl_tune.training.pretrain import (
     pretraining_digest,
     starting_backbone,
 )
-from gsfl_tune.training.pretrain.network import spread
+from gsfl_tune.training.pretrain.base import across
+from gsfl_tune.training.pretrain.bases import SimSiam
+from gsfl_tune.training.pretrain.network import spread, typical_spread
 from tests.training.pretrain.conftest import config_of, strategy
 
 CPU = torch.device("cpu")
@@ -134,6 +136,50 @@ def test_collapse_ends_it_with_a_reason(tmp_path, images):
     assert allowed.run_epoch()["train/spread"] < 0.01
 
 
+def test_a_collapse_that_batch_norms_hide_is_caught(tmp_path, images, monkeypatch):
+    """SimSiam without its stopped gradient, as in figure 2 of its paper.
+
+    The backbone's representations stay apart, and the norm at the end of the projection leaves one
+    image of a batch apart from all others, which are alike.
+    """
+
+    def forward(self, views, taught=(), local=(), positions=None):
+        projected = [self.project(view) for view in views]
+        self.projected = projected[0].detach()
+        return across(self.compare, [self.predict(each) for each in projected], projected)
+
+    hard = {"method": "simsiam", "learning_rate": 1.0, "warmup": 0.0, "epochs": 30}
+    sound = finish(start(tmp_path / "sound", images, **hard)).log.read()
+    assert min(record["train/projected"] for record in sound) > 0.05
+    monkeypatch.setattr(SimSiam, "forward", forward)
+    training = start(tmp_path / "collapsed", images, **hard)
+    with pytest.raises(
+        PretrainingFailed, match=r"projections collapsed in epoch \d+: their typical"
+    ):
+        finish(training)
+    before = training.log.read()[-1]
+    assert before["train/spread"] > 0.3
+    assert before["train/projected"] < 0.5
+
+
+def test_dino_learns_with_momentum_although_its_prototypes_begin_later(tmp_path, images):
+    settings = {"method": "dino", "optimizer": "sgd", "collapse": 0.0}
+    training = finish(start(tmp_path, images, learning_rate=1e-4, **settings))
+    assert len(training.log.read()) == 2
+
+
+def test_the_typical_distance_is_zero_where_most_images_are_alike():
+    generator = torch.Generator().manual_seed(0)
+    apart = torch.randn(12, 8, generator=generator)
+    assert float(typical_spread(apart)) > 0.7
+    # As a batch norm leaves a collapsed batch: variance 1 in every dimension.
+    one = torch.full((12, 8), -(11**-0.5))
+    one[3] = 11**0.5
+    assert float(one.var(dim=0, correction=0).mean()) == pytest.approx(1)
+    assert float(spread(one)) > 0.5
+    assert float(typical_spread(one)) < 1e-6
+
+
 def test_the_spread_is_the_deviation_of_unit_vectors():
     vectors = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     unit = vectors.double().numpy()
@@ -149,6 +195,11 @@ def test_the_spread_is_the_deviation_of_unit_vectors():
         ({"batch_size": 5000}, r"pretrain\.batch_size: found 5000 for \d+ images, allowed at most"),
         (
             {"augment": {"scale": 1, "ratio": 1, "flip": False, "color": 0, "grey": 0, "blur": 0}},
+            r"pretrain\.augment: found no change.*both views",
+        ),
+        (
+            # Of all views, so both are the same grey image.
+            {"augment": {"scale": 1, "ratio": 1, "flip": False, "color": 0, "grey": 1, "blur": 0}},
             r"pretrain\.augment: found no change.*both views",
         ),
         (
