@@ -124,9 +124,9 @@ def picked_bundle(
     workspace = Workspace.open(config.data, side=side, cache_dir=cache_dir)
     # First, as the final model has seen the validation images.
     judged = _trained(run, number, config, workspace, say, fit="train")
-    held = judged.predict("validation")
+    held = judged.predict_as_exported("validation")
     training = _trained(run, number, config, workspace, say)
-    tested = training.predict("test")
+    tested = training.predict_as_exported("test")
     calibration = calibrate(held.logits[None], held.labels, tested.logits[None], tested.labels)
     outcome = Outcome(
         config=config.model_dump(mode="json"),

@@ -103,3 +103,23 @@ def test_evidence_grows_with_images_and_with_seeds_of_trained_backbones() -> Non
     assert by_seeds[1] - by_seeds[0] == pytest.approx(few.evidence_seed(trained))
     # It has the whole machine, which is faster than one of its slots.
     assert few.evidence_seed(trained, slots=2) == pytest.approx(few.evidence_seed(trained) / 2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("model.feature_precision=int8",),
+        ("training.cache_precision=fp16",),
+        ("training.finetune.epochs=2", "training.precision=bf16"),
+    ],
+)
+def test_the_last_answers_in_fp32_have_a_price(changes: tuple[str, ...]) -> None:
+    plain = [each for each in changes if each.startswith("training.finetune")]
+    exact = _config(*plain, "training.precision=fp32")
+
+    def difference(images: int) -> float:
+        costs = _costs(test=images)
+        return costs.evidence(_config(*changes)) - costs.evidence(exact)
+
+    few, many = difference(1000), difference(10_000)
+    assert 0 < few < many
