@@ -5,8 +5,9 @@ of Zimmer, Lindauer and Hutter) says what a multilayer perceptron reaches on eac
 tasks after 1 to 52 epochs. Four simulated workers take up to 100 trials that the product's sampler
 proposes and its ASHA stops (rungs from epoch 5 by factor 2). Regret is the difference between the
 best of 600 random configurations of the task and the best finished trial, in % of the difference
-between that best and the median of the 600, after so many trainings a worker. Defaults are the
-middle of each range, or `informed`: the configuration with the best mean rank on all other tasks.
+between that best and the median of the 600, after so many trainings a worker. Without defaults in
+the file the first trial is the middle of each range. `near the middle` is a file that names the
+middle as its defaults, `informed` one with the best mean rank on all other tasks.
 
 `promote` pauses trials in place of stopping them, and continues those that later ones show to be
 good enough (`search.scheduler.promote`).
@@ -59,7 +60,8 @@ RANGES = {
 BEGINNINGS = {
     "random, ASHA": ("random", "middle"),
     "anywhere": ("tpe", "middle"),
-    "near the middle (default)": ("ntpe", "middle"),
+    "near the middle": ("ntpe", "chosen"),
+    "no defaults given": ("ntpe", "middle"),
     "the same, promote": ("ntpe", "middle, promote"),
     "informed defaults": ("ntpe", "informed"),
     "warm start": ("ntpe", "warm"),
@@ -217,6 +219,8 @@ def run(job: tuple[str, int, int]) -> tuple[str, int, int, list[float]]:
     task = Task(position)
     if defaults == "informed":
         task = Task(position, informed(position))
+    elif defaults == "chosen":
+        task = Task(position, {name: draw.default for name, draw in RANGES.items()})
     elif defaults == "warm":
         others = [each for each in range(len(tasks())) if each != position]
         chosen = np.random.default_rng([seed, position]).choice(others, 4, replace=False)

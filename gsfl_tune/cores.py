@@ -1,8 +1,11 @@
-"""The CPU cores of this machine that this process may use."""
+"""The CPU of this machine, and the cores of it that this process may use."""
 
 from __future__ import annotations
 
 import os
+import platform
+from functools import lru_cache
+from pathlib import Path
 
 
 def usable_cores() -> int:
@@ -10,3 +13,16 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """Returns the name of this machine's CPU: nodes may share the disk of a cache."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    fields = (line.partition(":") for line in lines)
+    wanted = {"vendor_id", "cpu family", "model", "model name", "flags"}
+    found = {key.strip(): value.strip() for key, _, value in fields if key.strip() in wanted}
+    return repr(sorted(found.items()))

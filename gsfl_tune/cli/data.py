@@ -56,8 +56,9 @@ class Data(Command):
         """Prepares the images, prints their description and draws the sheet."""
         from rich.console import Console
 
-        from gsfl_tune.data import contact_sheet, prepare
+        from gsfl_tune.data import prepare
         from gsfl_tune.data.annotations import Annotations
+        from gsfl_tune.data.contact_sheet import contact_sheet
         from gsfl_tune.data.summary import classes_of
 
         name, whole = _config(args.data, args.overrides)

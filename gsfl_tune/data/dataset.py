@@ -25,7 +25,7 @@ from gsfl_tune.data.messages import shots_told, split_message
 from gsfl_tune.data.naming import name_of
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.parts import divide_source, labels_of_test, source_problems
-from gsfl_tune.data.sampling import with_shots
+from gsfl_tune.data.shots import with_shots
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Split, missing_classes
 from gsfl_tune.data.summary import summary_of

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gsfl_tune.data import Dataset, DecodedImages, contact_sheet, square_side
+from gsfl_tune.data import Dataset, DecodedImages, square_side
+from gsfl_tune.data.contact_sheet import contact_sheet
 from gsfl_tune.evidence.blend import blend
 from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
 from gsfl_tune.run import write_bytes

@@ -179,8 +179,7 @@ class TrainedModel:
         config: The network's configuration.
         network: The network, in eval mode.
         finetuned: Whether its backbone was trained; if not, cached features are its own.
-        training: Its training, if the checkpoint exists: it has the output of the frozen blocks
-            and the precision in which the network was tested.
+        training: Its training, if the checkpoint exists: it has the output of the frozen blocks.
     """
 
     def __init__(
@@ -202,8 +201,12 @@ class TrainedModel:
     def features(self, part: Part, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Returns unit features (N, D) of the images at positions of a part."""
         if not self.finetuned:
-            cached = self._workspace.features(self.config, part)
-            return np.asarray(cached[torch.from_numpy(index)].float().numpy())
+            # The head was trained on what is cached of the pool; its test was the bundle's.
+            if part == "test":
+                found = self._workspace.exact_features(self.config, part, index)
+            else:
+                found = self._workspace.features(self.config, part)[torch.from_numpy(index)]
+            return np.asarray(found.float().numpy())
         if self._training is not None:
             with activity("running the retrained network"), all_cores(self._device):
                 found = self._training.trained_features(part, index)

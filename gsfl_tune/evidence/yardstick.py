@@ -79,10 +79,15 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
     pool = workspace.features(config).float().numpy()
     train, validation = dataset.train_index, dataset.validation_index
     labels = dataset.pool.labels
+    # Its bundle answers in fp32, in whatever precision it was fitted.
+    held, tested = (
+        workspace.exact_features(config, part, index).float().numpy()
+        for part, index in (("pool", validation), ("test", np.arange(len(dataset.test))))
+    )
     tuned = tune_probe(
         pool[train],
         labels[train],
-        pool[validation],
+        held,
         labels[validation],
         class_count=dataset.class_count,
         refit=len(dataset.final_index) > len(train),
@@ -90,7 +95,7 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
     costs = costs_of(config.search, dataset.classes)
     return Yardstick(
         probe=tuned.probe,
-        logits=tuned.probe.logits(workspace.features(config, "test").float().numpy()),
+        logits=tuned.probe.logits(tested),
         labels=np.asarray(dataset.test.labels, dtype=np.int64),
         validation=classification_metrics(
             tuned.validation_logits,

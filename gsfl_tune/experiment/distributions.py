@@ -7,7 +7,7 @@ anything that has ``suggest_categorical``, ``suggest_int`` and ``suggest_float``
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -42,9 +42,17 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _mark() -> Any:
+    """Returns a field that says how a value came about: it makes no other distribution."""
+    return field(default=False, init=False, compare=False, repr=False)
+
+
 @dataclass(frozen=True)
 class Categorical:
     """Draws one of a list of scalars.
+
+    Attributes:
+        chosen: Whether somebody gave the default; without one it is the first choice.
 
     Raises:
         ValueError: No choices, one of them twice, or a default that is not among them.
@@ -52,8 +60,10 @@ class Categorical:
 
     choices: tuple[Scalar, ...]
     default: Any = MISSING
+    chosen: bool = _mark()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "chosen", self.default is not MISSING)
         object.__setattr__(self, "choices", tuple(self.choices))
         if not self.choices:
             raise ValueError("found no choices, allowed is at least one")
@@ -100,6 +110,9 @@ class Integer:
 
     ``high`` is lowered to the last value that ``step`` reaches.
 
+    Attributes:
+        chosen: Whether somebody gave the default; without one it is the middle.
+
     Raises:
         ValueError: Reversed bounds, ``log`` with a low below 1 or with a step, a step below 1, or
             a default that is outside or off the steps.
@@ -110,8 +123,10 @@ class Integer:
     log: bool = False
     step: int = 1
     default: Any = MISSING
+    chosen: bool = _mark()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "chosen", self.default is not MISSING)
         _check_range(self.low, self.high, self.log, None if self.step == 1 else self.step)
         if self.log and self.low < 1:
             raise ValueError(f"found log with the lower bound {self.low}, allowed at least 1")
@@ -162,6 +177,9 @@ class Float:
     ``high`` is lowered to the last value that ``step`` reaches. A value on a step is the exact
     decimal in the file: three steps of 0.1 are 0.3, not 0.30000000000000004.
 
+    Attributes:
+        chosen: Whether somebody gave the default; without one it is the middle.
+
     Raises:
         ValueError: Reversed bounds, ``log`` with a low of 0 or less or with a step, a step of 0 or
             less, or a default that is outside or off the steps.
@@ -172,8 +190,10 @@ class Float:
     log: bool = False
     step: float | None = None
     default: Any = MISSING
+    chosen: bool = _mark()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "chosen", self.default is not MISSING)
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
         _check_range(self.low, self.high, self.log, self.step)

@@ -181,7 +181,8 @@ def _outcome(
     judged: Training, training: Training, params: Mapping[str, Any], number: int
 ) -> Outcome:
     """Scores a trial: validated by one of its trainings and tested by the other."""
-    held, tested = judged.predict("validation"), training.predict("test")
+    held = judged.predict_as_exported("validation")
+    tested = training.predict_as_exported("test")
     return Outcome(
         config=training.config.model_dump(mode="json"),
         validation=Score.table([judged.scoring.of("validation", held)]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -261,6 +262,12 @@ def _facts(files: RunFiles) -> list[tuple[str, str]]:
     features = files.manifest.get("features") or {}
     if features:
         facts.append(("Frozen features", f"{features['precision']} ({features['reason']})"))
+    computed = Counter(each.precision for each in files.trials if each.precision)
+    if computed:
+        told = ", ".join(
+            f"{name} in {n} trial{'s' if n > 1 else ''}" for name, n in computed.most_common()
+        )
+        facts.append(("Finetune stage", told))
     parts = files.data.get("counts") or {}
     if parts:
         text = ", ".join(f"{count} {part}" for part, count in parts.items())

@@ -69,6 +69,7 @@ class TrialRecord:
         ended: The limit of the search that stopped it.
         origin: What proposed it; None for the sampler.
         halved: Whether its batches were trained in two halves.
+        precision: What the stage that trains its backbone computed in; None without one.
         epochs: Epochs trained so far.
         seconds: Seconds of training so far.
         begin: Seconds since 1970, None if unknown.
@@ -94,6 +95,7 @@ class TrialRecord:
     ended: str | None = None
     origin: str | None = None
     halved: bool = False
+    precision: str | None = None
     epochs: int = 0
     seconds: float = 0.0
     begin: float | None = None
@@ -153,6 +155,7 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
         ended=_text(row.get("ended")),
         origin=_text(row.get("origin")),
         halved=row.get("batch_halved") is True,
+        precision=_text(row.get("precision")),
         epochs=int(_finite(row.get("epochs")) or len(found.values)),
         seconds=_finite(row.get("seconds")) or 0.0,
         begin=_instant(row.get("started")),

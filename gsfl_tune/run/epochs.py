@@ -10,6 +10,9 @@ from typing import Any
 from gsfl_tune.run.atomic import write_text
 from gsfl_tune.run.layout import EPOCHS_FILE, replicate_directories
 
+# Key of a record: what a stage that trains the backbone computed in.
+PRECISION = "precision"
+
 
 class EpochLog:
     """Appends to and reads ``epochs.jsonl``.

@@ -22,10 +22,11 @@ from gsfl_tune.models import (
     RecurrentAttention,
     map_shape,
 )
+from gsfl_tune.run.epochs import PRECISION
 from gsfl_tune.training.caches.teacher import Teacher
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.rate_sweep import RateSweep
-from gsfl_tune.training.timeline import StageSpec, Timeline
+from gsfl_tune.training.timeline import StageName, StageSpec, Timeline, stage_spec
 from gsfl_tune.training.workspace import Workspace
 
 
@@ -59,6 +60,7 @@ class StageContext:
         epoch: Number of epochs trained so far.
         ranks: The processes that train together with this one; None if it trains alone.
         sweep: Decides the learning rates of a range test, in place of the schedule.
+        exact: Whether answers are computed as the exported network does, see `made_exact`.
     """
 
     config: Config
@@ -82,6 +84,7 @@ class StageContext:
     epoch: int = 0
     ranks: Ranks | None = None
     sweep: RateSweep | None = None
+    exact: bool = False
 
     @property
     def share(self) -> BatchShare:
@@ -93,6 +96,19 @@ class StageContext:
         """Returns what trained and frozen blocks compute in, for a checkpoint."""
         names = {True: "bf16", False: "fp32"}
         return {"trained": names[self.autocast], "frozen": names[self.frozen_bf16]}
+
+    def told(self, name: StageName) -> dict[str, str]:
+        """Returns what the record of an epoch says: the precision of a stage's trained backbone.
+
+        Args:
+            name: Name of the stage.
+        """
+        if not stage_spec(name).trains_backbone:
+            return {}
+        trained, frozen = self.precision.values()
+        partial = self.device.type == "cpu" and self.config.training.finetune.blocks != "all"
+        differs = partial and frozen != trained
+        return {PRECISION: f"{trained} (frozen blocks {frozen})" if differs else trained}
 
     def compute_in(self, precision: Mapping[str, str] | None) -> None:
         """Takes the precision of a checkpoint: this node may have measured another as the faster.
@@ -107,6 +123,12 @@ class StageContext:
         if precision is not None:
             self.autocast = precision["trained"] == "bf16"
             self.frozen_bf16 = precision["frozen"] == "bf16"
+
+    def made_exact(self) -> StageContext:
+        """Returns the context in which answers are those of a bundle: in fp32, nothing rounded."""
+        training = self.config.training.model_copy(update={"cache_precision": "fp32"})
+        config = self.config.model_copy(update={"training": training})
+        return replace(self, config=config, autocast=False, frozen_bf16=False, exact=True)
 
     def random_extras(self, inputs: Tensor) -> dict[str, Tensor]:
         """Makes the extras without which a term refuses a batch of random inputs (B, ...)."""

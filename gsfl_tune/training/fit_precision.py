@@ -30,7 +30,7 @@ LEAST_SECONDS = 30.0
 # bf16 must be faster by this factor.
 _LEAST_GAIN = 1.3
 # A cautious guess of what a core computes in fp32; measured for four backbones: 80 to 150.
-_FLOPS_A_CORE = 100e9
+FLOPS_A_CORE = 100e9
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def estimate(experiment: Experiment, looked_at: int) -> float:
     config = experiment.defaults()
     reads = pooling_class(config.model.pooling).reads
     work = backbone_work(config.model.backbone, 0, config.data.image_size, reads).frozen
-    return looked_at * work / (_FLOPS_A_CORE * usable_cores())
+    return looked_at * work / (FLOPS_A_CORE * usable_cores())
 
 
 def _measure(experiment: Experiment, workspace: Workspace) -> Measured:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.cache.building import acquire
+from gsfl_tune.cores import processor
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import Backbone, CannotCut, SplitBackbone
 from gsfl_tune.models.frozen import gpu_has_bf16, has_bf16_units
 from gsfl_tune.models.frozen_forward import FrozenForward, Precision
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import read_json, write_json
-from gsfl_tune.training.caches.engines import processor
 from gsfl_tune.training.caches.features import digest
 
 # Part of the key of every decision; raise it when the measurement changes.
@@ -63,6 +63,20 @@ def whole_backbone_uses_bf16(backbone: Backbone, image_size: int, cache_dir: Pat
         cache_dir: Root of the node's caches.
     """
     return has_bf16_units() and _faster(_measured(backbone, "all", image_size, cache_dir))
+
+
+def answers_again(config: Config) -> bool:
+    """Returns whether the last answers, which are in fp32, may need passes of their own.
+
+    Args:
+        config: Of a retrain, on a machine like this one.
+    """
+    training, features = config.training, config.model.feature_precision
+    if training.cache_precision != "fp32" or features not in ("auto", "fp32"):
+        return True
+    if training.finetune.epochs == 0 or training.precision == "fp32":
+        return False
+    return training.precision == "bf16" or training.device != "cpu" or has_bf16_units()
 
 
 def prefix_uses_bf16(

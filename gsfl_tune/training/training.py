@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -199,6 +200,7 @@ class Training(DividedTraining):
             raise NonFiniteLoss(f"non-finite {bad} in epoch {self.epoch + 1} ({name} stage)")
         # A term without weight may overflow, as it is not trained on. JSON has no infinity.
         record: dict[str, Any] = {"epoch": self.epoch + 1, "stage": name, **finite}
+        record |= self.context.told(name)
         if self.fit == "train":
             self.validated = self._predict("validation", self.ranks)
             metrics = self.scoring.of_epoch(self.validated)
@@ -218,6 +220,15 @@ class Training(DividedTraining):
             part: ``test`` opens the test split, for the end of a run only.
         """
         return self._predict(part, None)
+
+    def predict_as_exported(self, part: Literal["validation", "test"]) -> Predictions:
+        """Predicts as the bundle does, in fp32, also where the training computes in less."""
+        stage = self._current()
+        if stage.exact:
+            known = self.validated if part == "validation" else None
+            return known or self.predict(part)
+        with stage.made_exact():
+            return self.predict(part)
 
     def _predict(self, part: Literal["validation", "test"], ranks: Ranks | None) -> Predictions:
         """Predicts as `predict` does; with `ranks`, each does its share and gets the result."""
@@ -255,9 +266,12 @@ class Training(DividedTraining):
     def trained_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
         """Returns unit features (N, D) of a trained backbone; None if the backbone was not trained.
 
-        Frozen blocks do not run again if their activations are cached.
+        They are those of the bundle. Frozen blocks do not run again if their activations are cached
+        in that precision.
         """
-        return self._current().unit_features(part, index)
+        stage = self._current()
+        with nullcontext() if stage.exact else stage.made_exact():
+            return stage.unit_features(part, index)
 
     def save(self) -> None:
         """Writes ``checkpoint.pt``; does nothing before the first epoch."""

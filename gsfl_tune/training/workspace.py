@@ -172,6 +172,20 @@ class Workspace:
         """
         return self._mapped(config, part, None)
 
+    def exact_features(self, config: Config, part: str, index: np.ndarray) -> torch.Tensor:
+        """Returns `features` of images (N,) as a bundle computes them: in fp32, and stored so."""
+        if self.is_exact(config):
+            return self.features(config, part)[torch.from_numpy(index)]
+        full, test = self.extractor(config).in_full(), self.dataset.test
+        if part == "test":  # all of them, so that whoever asks reads the same file
+            return full.features(test, self.cache_dir)[torch.from_numpy(index)]
+        return full.features(self.dataset.pool.at(index), self.cache_dir)
+
+    def is_exact(self, config: Config) -> bool:
+        """Returns whether `features` are those of a bundle."""
+        extractor = self.extractor(config)
+        return config.training.cache_precision == "fp32" and extractor.in_full() is extractor
+
     def views(self, config: Config) -> Views | None:
         """Returns the fixed views that a configuration trains on; None without views."""
         data = config.data

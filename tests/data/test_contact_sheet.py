@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from gsfl_tune.data import contact_sheet, prepare
+from gsfl_tune.data import prepare
+from gsfl_tune.data.contact_sheet import contact_sheet
 from tests.data.conftest import configure
 
 

@@ -56,7 +56,7 @@ def retrain(
         while not training.finished:
             training.run_epoch()
         training.save()
-        save_predictions(directory / "test.npz", training.predict("test"))
+        save_predictions(directory / "test.npz", training.predict_as_exported("test"))
     return Retrained(config, directories)
 
 

@@ -126,6 +126,10 @@ def test_a_training_in_bf16_is_near_one_in_float32_and_ends_with_ordinary_layers
     assert not any(type(m).__name__.startswith("Full") for m in network.modules())
 
 
+def trained_in(trained, frozen):
+    return trained if trained == frozen else f"{trained} (frozen blocks {frozen})"
+
+
 @pytest.mark.parametrize("measured", [("bf16", "bf16"), ("bf16", "fp32"), ("fp32", "fp32")])
 def test_a_trial_that_moves_keeps_the_precision_that_its_first_node_chose(
     workspace, tmp_path, measured
@@ -145,9 +149,19 @@ def test_a_trial_that_moves_keeps_the_precision_that_its_first_node_chose(
         torch.from_numpy(first.predict("test").logits),
         torch.from_numpy(second.predict("test").logits),
     )
+    second.run_epoch()
+    said = {record["precision"] for record in second.log.read()}
+    assert said == {trained_in(*measured)}
     alone = Training(settings, workspace, tmp_path / "alone")
     alone.context.autocast, alone.context.frozen_bf16 = trained, frozen
     assert torch.equal(
         torch.from_numpy(run(alone).predict("test").logits),
         torch.from_numpy(run(second).predict("test").logits),
     )
+
+
+def test_a_head_alone_says_nothing_of_a_precision(workspace, tmp_path):
+    settings = config(head={"epochs": 1}, finetune={"epochs": 1}, precision="bf16")
+    head, finetune = run(Training(settings, workspace, tmp_path)).log.read()
+    assert "precision" not in head
+    assert finetune["precision"] == "bf16"

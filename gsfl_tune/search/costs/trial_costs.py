@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gsfl_tune.cores import usable_cores
 from gsfl_tune.data import Dataset
 from gsfl_tune.data.folds import Fold, fold_of
 from gsfl_tune.experiment.config import Config
@@ -14,6 +15,8 @@ from gsfl_tune.models import pooling_class, probe
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
+from gsfl_tune.training.fit_precision import FLOPS_A_CORE
+from gsfl_tune.training.precision import answers_again
 from gsfl_tune.training.pricing import ASSUMED, Costs, Measured, Work, training_work
 from gsfl_tune.training.timeline import STAGES
 
@@ -127,13 +130,23 @@ class TrialCosts:
         fixed = _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
         if config.data.augment.flip:  # test images of the first seed, mirrored
             fixed += min(self._test, _EVIDENCE_IMAGES[0]) * self._forward(config, slots)
+        if answers_again(config):
+            fixed += self._answers_again(config)
         return fixed + min(seeds, EVIDENCE_SEEDS) * self.evidence_seed(config, slots)
+
+    def _answers_again(self, config: Config) -> float:
+        """Returns the seconds in which validation and test images pass the backbone in fp32."""
+        reads = pooling_class(config.model.pooling).reads
+        work = backbone_work(config.model.extractor, 0, config.eval_image_size, reads).frozen
+        return (self._validation + self._test) * work / (FLOPS_A_CORE * usable_cores())
 
     def evidence_seed(self, config: Config, slots: int = 1) -> float:
         """Returns the part of `evidence` per seed with a trained backbone: its features are new."""
         tested, trained = _EVIDENCE_IMAGES
         # The winner sees training and test images, its control only test images.
         images = 2 * min(self._test, tested) + min(self._train + self._validation, trained)
+        if answers_again(config):  # winner and control are tested in fp32 too
+            images += 2 * (self._validation + self._test)
         return images * self._forward(config, slots)
 
     def _forward(self, config: Config, slots: int) -> float:

@@ -19,7 +19,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.experiment.metrics import LATENCY, MEASURED
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory, StudyName, write_bytes
-from gsfl_tune.run.epochs import epochs_of_trial
+from gsfl_tune.run.epochs import PRECISION, epochs_of_trial
 from gsfl_tune.run.layout import EPOCHS_FILE, replicate_directory
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
@@ -210,6 +210,8 @@ def _row(
     if trial.constraints and trial.state.is_finished():
         row["feasible"] = feasible(trial)
     row |= _last_numbers(trainings, trial)
+    if epochs and PRECISION in epochs[-1]:
+        row[PRECISION] = epochs[-1][PRECISION]
     errors = list(errors_of(trial).items())
     if errors:
         row["error"], row["replicates"] = errors[0][1], len(rows_of(trial))
@@ -265,6 +267,8 @@ def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
         return pyarrow.bool_()
     if name == "replicates":
         return pyarrow.int64()
+    if name == PRECISION:
+        return pyarrow.string()
     if not name.startswith("params."):
         return pyarrow.float64()
     known = [value for value in values if value is not None]

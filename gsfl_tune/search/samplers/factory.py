@@ -86,13 +86,14 @@ def create_sampler(
                 seed=draw,
             )
         if config.name == "tpe":
-            defaults = {each.name: each.distribution.default for each in space.parameters}
+            draws = {each.name: each.distribution for each in space.parameters}
+            chosen = {name: draw.default for name, draw in draws.items() if draw.chosen}
             return Tpe(
                 seed=draw,
                 startup_trials=startup,
                 multivariate=config.multivariate,
                 memory=memory,
-                near=NearDefaults(defaults, config.near_defaults, draw),
+                near=NearDefaults(chosen, config.near_defaults, draw),
             )
         whole = whole_space(space)
         known = None if memory is None else memory.whole

@@ -2,9 +2,10 @@
 
 Twelve parameters drawn from wide ranges seldom make a good configuration, and a model of bad trials
 alone has little information. So a share of the trials before TPE has its model are the defaults,
-moved a little in every direction. The others are drawn anywhere, in case the defaults are poor. For
-the measured effect see docs/defaults.md. Good configurations of earlier runs (`search.warm_start`)
-take turns with the defaults.
+moved a little in every direction. The others are drawn anywhere, in case the defaults are poor. So
+are parameters whose default nobody chose: the middle of a range is no better than another place.
+For the measured effect see docs/defaults.md and docs/search.md. Good configurations of earlier runs
+(`search.warm_start`) take turns with the defaults.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class NearDefaults:
     """Draws one trial's parameters near their defaults, if it is such a trial.
 
     Args:
-        defaults: Default values by parameter.
+        defaults: Default values by parameter, of those for which somebody chose one.
         share: Share of trials that are drawn so, 0 to 1.
         seed: Seed of this trial.
 
@@ -47,19 +48,24 @@ class NearDefaults:
         """Chooses one of the defaults and other good configurations as the trial's centre.
 
         Args:
-            centers: Configurations beside the defaults; parameters that one lacks are the defaults.
+            centers: Configurations beside the defaults; parameters that one lacks are the defaults,
+                if somebody chose them.
         """
         # A stream of its own: without further configurations the draws are what they were.
         place = int(np.random.default_rng([self._seed, 2]).integers(len(centers) + 1))
         self._center = centers[place - 1] if place else {}
 
+    def knows(self, name: str) -> bool:
+        """Returns whether there is a value to be near to."""
+        return name in self._center or name in self._defaults
+
     def draw(self, name: str, distribution: BaseDistribution) -> Any:
-        """Draws a value for the parameter.
+        """Draws a value for a parameter that `knows` accepts.
 
         Numbers come from a normal distribution around the centre's value, truncated at the bounds.
         A choice keeps it in three of five trials and takes any value in the others.
         """
-        default = self._center.get(name, self._defaults[name])
+        default = self._center[name] if name in self._center else self._defaults[name]
         if isinstance(distribution, CategoricalDistribution):
             anywhere = self._rng.random() < 2 * WIDTH
             choices = distribution.choices

@@ -96,8 +96,9 @@ class Tpe(TPESampler):
     ) -> Any:
         """Draws a parameter alone, or one that no trial had before."""
         view = self._see(study, trial)
-        if self._near and self._near.chosen and view.finished < self._n_startup_trials:
-            return self._near.draw(param_name, param_distribution)
+        near, starting = self._near, view.finished < self._n_startup_trials
+        if near and near.chosen and starting and near.knows(param_name):
+            return near.draw(param_name, param_distribution)
         return super().sample_independent(view, trial, param_name, param_distribution)  # type: ignore[arg-type]
 
     def _sample(

@@ -15,7 +15,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
 from gsfl_tune.heap import give_back
 from gsfl_tune.run import OwnershipLost, read_json, write_json
-from gsfl_tune.run.epochs import measured_of
+from gsfl_tune.run.epochs import PRECISION, measured_of
 from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
 from gsfl_tune.run.storage import DriverCopy, WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
@@ -99,7 +99,8 @@ def run_job(job: Job, settings: WorkerSettings) -> dict[str, Any] | None:
     Returns:
         Content of ``result.json``: ``validation`` (metrics after the last epoch, with
         ``fit="train"``; the predictions are in ``validation.npz``), ``test`` (metrics, if asked
-        for), ``epochs``, ``seconds`` and ``measured`` (epochs and seconds by stage); or
+        for), ``epochs``, ``seconds``, ``measured`` (epochs and seconds by stage) and, where the
+        backbone was trained, ``precision``; or
         ``failed``, a reason. None when it was interrupted. Not in the file: ``batch_halved``,
         where it ran out of memory and trained its batches in two parts.
 
@@ -203,14 +204,16 @@ def _to_the_end(
         "seconds": round(sum(record["seconds"] for record in records), 3),
         "measured": measured_of(records),
     }
+    if PRECISION in records[-1]:
+        result[PRECISION] = records[-1][PRECISION]
     if job.fit == "train":
-        seen = training.validated or training.predict("validation")
-        result["validation"] = training.scoring.of("validation", seen) | of_part(
-            VALIDATION, records[-1]
-        )
+        seen = training.predict_as_exported("validation")
+        # The record may be of another arithmetic.
+        told = of_part(VALIDATION, records[-1])
+        result["validation"] = told | training.scoring.of("validation", seen)
         save_predictions(job.directory / VALIDATION_FILE, seen)
     if job.test:
-        predictions = training.predict("test")
+        predictions = training.predict_as_exported("test")
         save_predictions(job.directory / TEST_FILE, predictions)
         result["test"] = training.scoring.of("test", predictions)
     return result

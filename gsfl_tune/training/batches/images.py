@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import repeat
 
 import numpy as np
@@ -24,7 +24,9 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen_forward import FrozenForward
+from gsfl_tune.models.openvino_forward import OpenvinoForward
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
+from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.context import StageContext
 
 
@@ -164,7 +166,7 @@ class SplitBatches(ImageBatches):
 
         def maps(images: Tensor) -> Tensor:
             split, prefix = self._cut(network, images.shape[2])
-            return split.maps(prefix(images))
+            return split.maps(_through(prefix, images, split))
 
         return maps
 
@@ -172,9 +174,10 @@ class SplitBatches(ImageBatches):
         split, prefix = self._cut(network, size)
 
         def features(images: Tensor) -> Tensor:
+            activations = _through(prefix, images, split)
             if network.reads_maps:
-                return network.pool_maps(split.maps(prefix(images)))
-            return network.pool(split.suffix(prefix(images)))
+                return network.pool_maps(split.maps(activations))
+            return network.pool(split.suffix(activations))
 
         return features
 
@@ -184,5 +187,36 @@ class SplitBatches(ImageBatches):
             # Sizes of earlier epochs do not come again.
             kept = (self._size, self._eval_size)
             self._prefixes = {key: each for key, each in self._prefixes.items() if key in kept}
-            self._prefixes[size] = split.frozen_prefix(self._precision)
+            context = self._context
+            make = partial(
+                fast_forward,
+                name=f"{network.backbone.name} before its last "
+                f"{context.config.training.finetune.blocks} blocks",
+                images=self._seen(size),
+                device=context.device,
+                cache_dir=context.workspace.cache_dir,
+            )
+            # The epoch's random numbers must not depend on who runs it.
+            with torch.random.fork_rng(devices=[]):
+                self._prefixes[size] = split.frozen_prefix(self._precision, make)
         return split, self._prefixes[size]
+
+    def _seen(self, size: int) -> int:
+        """Returns how many images of a size pass in the whole stage; a resume changes nothing."""
+        context = self._context
+        dataset, method = context.workspace.dataset, context.method
+        held = len(dataset.validation_index)
+        if context.exact:
+            return held + len(dataset.test)
+        own = len(context.train_positions) // context.share.size
+        own *= method.views + 2 * method.unlabelled
+        trained = own * sum(each == size for each in self._sizes)
+        return trained + (held * len(self._sizes) if size == self._eval_size else 0)
+
+
+def _through(prefix: FrozenForward, images: Tensor, split: SplitBackbone) -> Tensor:
+    """Returns activations at the boundary, in the layout in which trained blocks are fast."""
+    activations: Tensor = prefix(images)
+    if split.channels_last and isinstance(prefix, OpenvinoForward):
+        return activations.contiguous(memory_format=torch.channels_last)
+    return activations

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
+from gsfl_tune.cores import processor
 from gsfl_tune.models import Backbone, Network
 from gsfl_tune.models.frozen import frozen_forward
 from gsfl_tune.models.frozen_forward import EngineRefused, FrozenForward, Precision
@@ -255,16 +254,3 @@ def _file(cache_dir: Path, name: str, shape: Sequence[int], precision: Precision
         name, tuple(shape), precision,
     )  # fmt: skip
     return cache_dir / "engines" / f"{key}.json"
-
-
-@lru_cache(maxsize=1)
-def processor() -> str:
-    """Returns the name of this machine's CPU: nodes may share the disk of a cache."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    fields = (line.partition(":") for line in lines)
-    wanted = {"vendor_id", "cpu family", "model", "model name", "flags"}
-    found = {key.strip(): value.strip() for key, _, value in fields if key.strip() in wanted}
-    return repr(sorted(found.items()))

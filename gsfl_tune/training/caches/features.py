@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,6 @@ from torch.nn import functional
 
 from gsfl_tune.activity import Activity, activity
 from gsfl_tune.cache.building import acquire
-from gsfl_tune.cores import usable_cores
 from gsfl_tune.data import Augment, DecodedImages, Views
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
@@ -36,6 +34,7 @@ from gsfl_tune.models import (
     weights_words,
 )
 from gsfl_tune.models.frozen_forward import Arithmetic, FrozenForward
+from gsfl_tune.training.caches.all_cores import all_cores
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.int8 import Int8Backbone, int8_backbone
 from gsfl_tune.training.caches.keys import digest
@@ -149,6 +148,7 @@ class FeatureExtractor:
         self._projection_key: str | None = None
         self._int8: Int8Backbone | None = None
         self._fast: FrozenForward | None = None
+        self._full: FeatureExtractor | None = None
         self._made_for = 0
 
     def prepare(self, images: DecodedImages, index: np.ndarray, cache_dir: Path) -> None:
@@ -210,6 +210,17 @@ class FeatureExtractor:
             assert self._int8 is not None, "int8 needs `prepare`"
             return ("in int8", self._int8.key)
         return () if self._arithmetic == "fp32" else (f"in {self._arithmetic}",)
+
+    def in_full(self) -> FeatureExtractor:
+        """Returns what computes in fp32 with the same projection, as a bundle does."""
+        if self._arithmetic == "fp32":
+            return self
+        if self._full is None:
+            recipe = replace(self.recipe, arithmetic="fp32")
+            self._full = FeatureExtractor(recipe, self.backbone, self.device)
+            self._full.projection = self.projection
+            self._full._projection_key = self._projection_key
+        return self._full
 
     def pooling(self) -> Pooling:
         """Returns a new pooling layer that fits the (projected) map."""
@@ -383,15 +394,3 @@ class FeatureExtractor:
         if self._arithmetic != "fp32":
             parts.append(f"computed in {self._arithmetic}")
         return ", ".join(part for part in parts if part)
-
-
-@contextmanager
-def all_cores(device: torch.device) -> Iterator[None]:
-    """Lets the one process that builds use every core, as the others wait for it."""
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(max(threads, usable_cores()))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
+from gsfl_tune.cores import processor
 from gsfl_tune.data import DecodedImages
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.models import Backbone
@@ -26,7 +27,6 @@ from gsfl_tune.models.frozen_forward import EngineRefused
 from gsfl_tune.models.int8_forward import int8_forward
 from gsfl_tune.models.onnxruntime_forward import PACKAGES, OnnxruntimeForward, missing_packages
 from gsfl_tune.run import read_json, write_json
-from gsfl_tune.training.caches.engines import processor
 from gsfl_tune.training.caches.keys import digest
 
 # Part of every key; raise it when this file computes other numbers.

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from gsfl_tune.methods import STREAM, Passes
 from gsfl_tune.models import HeadOutput, Network
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import (
-    Rates,
     WeightAverage,
     lay_out_state,
     scheduled,
@@ -33,25 +32,9 @@ from gsfl_tune.training.optim import (
 )
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.sharding import Shards
+from gsfl_tune.training.stages.stage_config import StageConfig
 from gsfl_tune.training.stages.work import Work
 from gsfl_tune.training.timeline import StageName
-
-
-class StageConfig(Rates, Protocol):
-    """Names what every stage has in its section."""
-
-    @property
-    def epochs(self) -> int:
-        """Returns the number of epochs."""
-
-    @property
-    def batch_size(self) -> int:
-        """Returns the number of images in a batch."""
-
-    @property
-    def clip_norm(self) -> float:
-        """Returns the largest norm of gradients; 0 without a limit."""
-
 
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C", bound=StageConfig)
@@ -195,6 +178,21 @@ class Stage(ABC, Generic[M, C]):
         Returns:
             (N, C) float32 on the CPU.
         """
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Returns whether its answers are those of a bundle, which computes in fp32."""
+
+    @contextmanager
+    def made_exact(self) -> Iterator[None]:
+        """Computes `logits` and `unit_features` as a bundle does, within a block."""
+        own = self.context
+        self.context = own.made_exact()
+        try:
+            yield
+        finally:
+            self.context = own
 
     def measured(self) -> dict[str, float]:
         """Returns further numbers of the images of the last validation, on every rank."""

@@ -21,7 +21,7 @@ from gsfl_tune.data.fourier import FourierSwap
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
-from gsfl_tune.experiment.errors import UserError, first_line
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.methods import Passes
 from gsfl_tune.models import Detections, HeadOutput, Network, seed_drop_paths, seed_mix_styles
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
@@ -36,6 +36,7 @@ from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, training_point
 from gsfl_tune.training.part_scores import watching_parts
 from gsfl_tune.training.stages._base import Stage
+from gsfl_tune.training.stages.compiler_errors import explained
 from gsfl_tune.training.stages.finetune_work import finetune_work
 from gsfl_tune.training.stages.meter import LossMeter
 from gsfl_tune.training.stages.method_problems import method_problems
@@ -239,7 +240,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             seed_mix_styles(self.module, self._drawn(seed, _STYLE))
         self.module.train()
         context.method.train()
-        with _explained(), training_point(self.optimizer):
+        with explained(), training_point(self.optimizer):
             for number, batch in enumerate(batches):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
@@ -311,7 +312,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         inputs = self._batches.random(self.config.batch_size)
         self.module.train()
         batch = self._random_batch(inputs)
-        with _explained(), training_point(self.optimizer):
+        with explained(), training_point(self.optimizer):
             self._step(self._batches.taught(batch))
             self._update(0, 1)
         if self.config.optimizer == "schedule_free":
@@ -333,6 +334,24 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 rows.append(method.predict(inputs, passes).float().cpu())
                 step.done += len(inputs)
         return torch.cat(rows)
+
+    @property
+    def exact(self) -> bool:
+        """Returns whether all blocks compute in fp32, of activations that are not rounded."""
+        context, cached = self.context, isinstance(self._batches, ActivationBatches)
+        rounded = cached and context.config.training.cache_precision != "fp32"
+        return not (context.autocast or context.frozen_bf16 or rounded)
+
+    @contextmanager
+    def made_exact(self) -> Iterator[None]:
+        """Computes as a bundle does, with batches of that precision."""
+        own = self._batches
+        with super().made_exact():
+            self._batches = create_batches(self.context, self.module)
+            try:
+                yield
+            finally:
+                self._batches = own
 
     def measured(self) -> dict[str, float]:
         """Returns how well parts were found in the images of the last validation."""
@@ -378,17 +397,3 @@ def _plain(network: Network) -> Network:
     network.backbone.merge()
     restore_grouped_convs(network)
     return network
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turns failures of the compiler into a `UserError`."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise UserError(
-                f"training.finetune.compile: found true, but torch.compile fails here "
-                f"({first_line(error)}); allowed: false"
-            ) from error
-        raise

@@ -275,15 +275,22 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         self._step(self._random_batch(features))
         self._update(0, 1)
 
+    @property
+    def exact(self) -> bool:
+        """Returns whether features are computed and stored in fp32."""
+        return self.context.workspace.is_exact(self.context.config)
+
     @torch.inference_mode()
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
         """Returns logits from cached features."""
         context = self.context
-        table = self._features
-        if part != "pool":
-            # Read once, at the end, so no copy stays on a GPU.
-            features = context.workspace.features(context.config, part)
-            table = FeatureTable([features], context.device)
+        workspace, table = context.workspace, self._features
+        # Read once, at the end, so no copy stays on a GPU.
+        if context.exact:
+            features = workspace.exact_features(context.config, part, index)
+            table, index = FeatureTable([features], context.device), np.arange(len(index))
+        elif part != "pool":
+            table = FeatureTable([workspace.features(context.config, part)], context.device)
         passes, method = self._passes(self.evaluated.eval()), context.method.eval()
         batches = table.batches(torch.from_numpy(index), _EVAL_BATCH)
         return torch.cat(

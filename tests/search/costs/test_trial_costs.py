@@ -138,3 +138,23 @@ def test_evidence_takes_what_it_took() -> None:
     assert priced(clothing, 5, 95.0, blocks=1, seeds=3) == pytest.approx(64 + 10, rel=0.2)
     # The fixed part is that of a busy machine: 24 to 27 seconds, with the bundles 35.
     assert 35 < priced(clothing, 8, 345.0, blocks=2, seeds=1) < 60
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("model.feature_precision=int8",),
+        ("training.cache_precision=fp16",),
+        ("training.finetune.epochs=2", "training.precision=bf16"),
+    ],
+)
+def test_the_last_answers_in_fp32_have_a_price(changes: tuple[str, ...]) -> None:
+    plain = [each for each in changes if each.startswith("training.finetune")]
+    exact = _config(*plain, "training.precision=fp32")
+
+    def difference(images: int) -> float:
+        costs = _costs(test=images)
+        return costs.evidence(_config(*changes)) - costs.evidence(exact)
+
+    few, many = difference(1000), difference(10_000)
+    assert 0 < few < many

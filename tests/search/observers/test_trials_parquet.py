@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pandas
 import pyarrow
 from pyarrow import parquet
 
+from gsfl_tune.report.files import read_trials
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study, write_trials
 from gsfl_tune.search.observers import trials_parquet as table
@@ -73,3 +76,20 @@ def test_a_latency_of_a_busy_machine_is_marked(run: RunDirectory) -> None:
     assert rows["latency_spread"].tolist()[:3] == [0.2] * 3
     assert rows["latency_others"].tolist()[:3] == [0.0, 0.5, 1.0]
     assert parquet.read_schema(run.trials_parquet).field("latency_reliable").type == pyarrow.bool_()
+
+
+def test_what_trained_backbones_were_computed_in(run: RunDirectory) -> None:
+    study = open_study(experiment("training.finetune.epochs=1"), run)
+    for lines in (
+        [{"epoch": 1, "stage": "head"}, {"epoch": 2, "stage": "finetune", "precision": "bf16"}],
+        [{"epoch": 1, "stage": "head"}],
+    ):
+        asked = study.ask()
+        assert asked is not None
+        file = run.trial("search", asked.number) / "epochs.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_trials(run)
+    assert parquet.read_table(run.trials_parquet)["precision"].to_pylist() == ["bf16", None]
+    (trained, _) = read_trials(run, "validation/accuracy")
+    assert trained.precision == "bf16"

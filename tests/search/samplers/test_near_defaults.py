@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from optuna.trial import TrialState
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.distributions import Float
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
+from gsfl_tune.search.study.reconcile import study_signature
 from tests.search.experiments import experiment
 
 KINDS = (
@@ -71,6 +74,45 @@ def test_what_is_near_is_allowed_and_varies(tmp_path: Any) -> None:
         assert len({params.get(name) for params in found}) > 1
     optimizers = [params["training.head.optimizer"] for params in found]
     assert len(found) / 2 < optimizers.count("adamw") < len(found)
+
+
+def test_parameters_without_a_default_are_drawn_anywhere(tmp_path: Any) -> None:
+    """The middle of a range, or the first of some choices, is nobody's advice."""
+    given = [one for one in KINDS if one.startswith(("loss", "model.feature_scale"))]
+    bare = (
+        "model.latent_dim={int: [8, 512], log: true}",
+        "training.head.optimizer={choice: [sgd, adamw]}",
+        "search.enqueue=[]",
+    )
+    found = {}
+    for share in (0, 1):
+        tried = experiment(*given, *bare, f"search.sampler.near_defaults={share}")
+        found[share] = _start(tried, RunDirectory(tmp_path / str(share)))
+    # Half a range away from the middle at most: 0.16 of it on average near it, 0.25 anywhere.
+    latent = np.log([params["model.latent_dim"] / 64 for params in found[1]]) / np.log(64)
+    assert np.mean(np.abs(latent)) > 0.21
+    # The first choice would be kept in four of five trials.
+    optimizers = [params["training.head.optimizer"] for params in found[1]]
+    assert 0.3 < optimizers.count("sgd") / len(optimizers) < 0.67
+    # 0 is the end of the range: a fifth of it away is 0.03 on average, anywhere 0.1.
+    near, anywhere = (
+        np.mean([params["loss.label_smoothing"] for params in found[share]]) for share in (1, 0)
+    )
+    assert near < 0.6 * anywhere
+
+
+def test_whether_a_default_was_chosen_makes_no_other_space() -> None:
+    bare, told = Float(0, 1), Float(0, 1, default=0.5)
+    assert bare == told
+    assert hash(bare) == hash(told)
+    assert repr(bare) == repr(told)
+    assert (bare.chosen, told.chosen) == (False, True)
+    assert replace(bare, default=0.25).chosen
+    signatures = [
+        study_signature(experiment(f"model.dropout={{float: [0, 0.5]{given}}}"))
+        for given in ("", ", default: 0.25")
+    ]
+    assert signatures[0] == signatures[1]
 
 
 @pytest.mark.parametrize("multivariate", ["false", "true"])

@@ -170,7 +170,8 @@ def test_start_up_draws_lie_near_them_and_near_the_defaults(
         return sum(rate > 0.02 for each, rate in zip(asked, rates, strict=True)
                    if not each.protected)  # fmt: skip
 
-    near = ("search.sampler.near_defaults=1",)
+    rate = "{float: [1.0e-4, 0.1], log: true, default: 3.0e-3}"
+    near = ("search.sampler.near_defaults=1", f"training.head.learning_rate={rate}")
     plain = far_of(_new(more=near), run)
     # Two of the three that come from the run have 8e-2 and 9e-2, on a range of 1e-4 to 1e-1.
     warm = far_of(_new(earlier(tmp_path / "a"), more=near), RunDirectory(tmp_path / "other"))

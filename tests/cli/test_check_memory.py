@@ -1,0 +1,148 @@
+"""A second check of the same experiment says the same, without PyTorch and timm."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gsfl_tune.cli import main
+
+CODE = """
+import sys
+from gsfl_tune.cli import main
+code = main(["check", *sys.argv[1:]])
+print("LOADED", *{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
+sys.exit(code)
+"""
+
+TEXT = """\
+name: tiny
+data: {source: typefaces, image_size: 32}
+model: {backbone: test_efficientnet, weights: none, dropout: {choice: [0.1, 0.2]}}
+search: {trials: 4}
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "checks"
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def anew(*arguments: object) -> tuple[str, set[str]]:
+    """What a check in a process of its own prints, and which packages it imports."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (loaded,) = (line for line in done.stderr.splitlines() if line.startswith("LOADED"))
+    return done.stdout, set(loaded.split())
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--set", "search.time_budget=5m")])
+def test_a_second_check_needs_neither_torch_nor_timm(file, cache, options):
+    first, loaded = anew(file, *options)
+    assert {"torch", "timm"} <= loaded
+    (kept,) = cache.glob("*.json")
+    second, loaded = anew(file, *options)
+    assert not loaded & {"torch", "timm", "torchvision", "optuna", "ray"}
+    assert second == first
+    assert [kept] == list(cache.glob("*.json"))
+
+
+def checked(capsys: Any, *arguments: object) -> str:
+    assert main(["check", *map(str, arguments)]) == 0
+    return str(capsys.readouterr().out)
+
+
+def test_damaged_and_older_files_are_ignored(file, cache, capsys):
+    first = checked(capsys, file)
+    (kept,) = cache.glob("*.json")
+    whole = json.loads(kept.read_text())
+    older = {"notes": [], "price": {}}
+    for content in ("", "{", "[]", "null", json.dumps(older), json.dumps(whole | {"rows": None})):
+        kept.write_text(content)
+        assert checked(capsys, file) == first
+        assert json.loads(kept.read_text()) == whole
+
+
+def test_another_experiment_and_another_number_of_images_are_checked_anew(
+    tmp_path, cache, capsys, pictures
+):
+    path = tmp_path / "photos.yaml"
+    path.write_text(
+        f"name: photos\ndata: {{path: {pictures}, image_size: 32}}\n"
+        "model: {backbone: test_efficientnet, weights: none}\n"
+    )
+    first = checked(capsys, path)
+    checked(capsys, path, "--set", "search.trials=7")
+    assert len(list(cache.glob("*.json"))) == 2
+    some = next(pictures.rglob("*.png"))
+    (some.parent / "further.png").write_bytes(some.read_bytes())
+    assert "13 images" in checked(capsys, path)
+    assert "12 images" in first
+    assert len(list(cache.glob("*.json"))) == 3
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    from PIL import Image
+
+    for name in ("one", "two"):
+        for number in range(6):
+            place = tmp_path / "photos" / name / f"{number}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40), (40 * number, 10, 99)).save(place)
+    return tmp_path / "photos"
+
+
+def test_problems_are_said_each_time_and_not_kept(file, cache, capsys):
+    for _ in range(2):
+        assert main(["check", str(file), "--set", "model.backbone=nonesuch"]) == 2
+        assert "nonesuch" in capsys.readouterr().err
+    assert not cache.exists()
+
+
+def test_experiments_that_name_further_files_are_checked_anew(file, cache, tmp_path, capsys):
+    import torch
+
+    from gsfl_tune.models import create_backbone
+
+    weights = tmp_path / "own.pt"
+    torch.save(create_backbone("test_efficientnet", "none").model.state_dict(), weights)
+    checked(capsys, file, "--set", f"model.weights={weights}")
+    assert not cache.exists()
+
+
+def test_a_cache_that_cannot_be_written_stops_no_check(file, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in the way").write_text("")
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "in the way"))
+    assert "valid, experiment tiny" in checked(capsys, file)
+
+
+def test_only_the_latest_answers_are_kept(file, cache, monkeypatch, capsys):
+    from gsfl_tune.cli import _check_memory
+
+    monkeypatch.setattr(_check_memory, "_MOST", 2)
+    for trials in (5, 6, 7):
+        checked(capsys, file, "--set", f"search.trials={trials}")
+        for age, each in enumerate(sorted(cache.glob("*.json"), key=os.path.getmtime)):
+            os.utime(each, (1e9 + age, 1e9 + age))
+    assert len(list(cache.glob("*.json"))) == 2
