@@ -209,9 +209,9 @@ class TrainedModel:
             return np.asarray(found.float().numpy())
         if self._training is not None:
             with activity("running the retrained network"), all_cores(self._device):
-                found = self._training.trained_features(part, index)
-            assert found is not None, "a finetuned model was trained by its finetune stage"
-            return np.asarray(found.numpy())
+                trained = self._training.trained_features(part, index)
+            assert trained is not None, "a finetuned model was trained by its finetune stage"
+            return np.asarray(trained.numpy())
         rows: list[Tensor] = []
         with (
             self._quick(len(index)),
