@@ -178,9 +178,10 @@ def test_a_search_goes_on_in_another_space(tmp_path: Path, photos: Path) -> None
 def test_a_change_of_space_that_is_killed_goes_on(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Whatever was written until then; the numbers of trials and finalists are those before."""
-    old, _ = go(tmp_path, photos, "search.sampler.name=random", "model.latent_dim=8")
-    changed = ("search.sampler.name=random", "model.latent_dim=24")
+    """Whatever was written until then, and although there are results of as many trials."""
+    old, _ = go(tmp_path, photos)
+    changed = "model.latent_dim={choice: [8, 16, 24]}"
+    manifest = RunDirectory(tmp_path / "run").manifest_file
 
     class Killed(BaseException):
         pass
@@ -191,14 +192,14 @@ def test_a_change_of_space_that_is_killed_goes_on(
     with monkeypatch.context() as killing:
         killing.setattr(Manifest, step, kill)
         with pytest.raises(Killed):
-            go(tmp_path, photos, *changed, resume=True, change_space=True)
-    new, _ = go(tmp_path, photos, *changed, resume=True)
-    assert new.winner.config["model"]["latent_dim"] == 24
-    assert json.loads(RunDirectory(tmp_path / "run").manifest_file.read_text())["space_changed"] > 0
-    # And back again: nothing was lost.
-    words = ("search.sampler.name=random", "model.latent_dim=8")
-    again, _ = go(tmp_path, photos, *words, resume=True, change_space=True)
-    assert again.winner.validation == old.winner.validation
+            go(tmp_path, photos, changed, resume=True, change_space=True)
+    new, lines = go(tmp_path, photos, changed, resume=True)
+    assert lines  # a driver went on, and did not give the results of the old space
+    assert new.winner.validation == old.winner.validation
+    assert len(json.loads(manifest.read_text())["drivers"]) == 2
+    assert json.loads(manifest.read_text())["space_changed"] > 0
+    again, lines = go(tmp_path, photos, changed, resume=True)
+    assert (again, lines) == (new, [])
 
 
 def test_another_space_is_for_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,7 +149,7 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
             raise UserError(f"--set: found {path}, allowed with an experiment file (.yaml) only")
         margin = trained["crop_margin"] if trained.get("crop") == "box" else None
         return open_for_evaluation(path, side, fit, reading=reading, margin=margin)
-    from gsfl_tune.data.test_part import open_test_part
+    from gsfl_tune.data.part_to_score import open_test_part
     from gsfl_tune.experiment import Experiment
 
     config = as_trained(Experiment.load(path, overrides).defaults().data, trained, fit)
