@@ -311,11 +311,8 @@ class Dataset:
             test images, and of the validation images, whatever their order and labels;
             ``validation``.
         """
-        parts = {
-            "images": self._source.originals,
-            "test": self.split.test.tolist(),
-            "held_out": self.split.validation.tolist(),
-        }
+        parts = {"images": self._source.originals, "test": self.split.test.tolist()}
+        parts["held_out"] = self.split.validation.tolist()
         digests = {
             name: digest_of_images(self._identities[position] for position in positions)
             for name, positions in parts.items()
