@@ -114,7 +114,7 @@ def _files(experiment: Experiment) -> list[tuple[object, ...]]:
     """Returns size and time of the files that an experiment names, such as a taxonomy."""
     from gsfl_tune.experiment.fields import leaves
 
-    found = []
+    found: list[tuple[object, ...]] = []
     for path in leaves():
         for value in experiment.values(path):
             for name in value if isinstance(value, list | tuple) else (value,):
