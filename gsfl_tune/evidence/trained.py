@@ -203,10 +203,10 @@ class TrainedModel:
         if not self.finetuned:
             # The head was trained on what is cached of the pool; its test was the bundle's.
             if part == "test":
-                found = self._workspace.exact_features(self.config, part, index)
+                cached = self._workspace.exact_features(self.config, part, index)
             else:
-                found = self._workspace.features(self.config, part)[torch.from_numpy(index)]
-            return np.asarray(found.float().numpy())
+                cached = self._workspace.features(self.config, part)[torch.from_numpy(index)]
+            return np.asarray(cached.float().numpy())
         if self._training is not None:
             with activity("running the retrained network"), all_cores(self._device):
                 trained = self._training.trained_features(part, index)

@@ -126,9 +126,7 @@ class StageContext:
 
     def made_exact(self) -> StageContext:
         """Returns the context in which answers are those of a bundle: in fp32, nothing rounded."""
-        training = self.config.training.model_copy(update={"cache_precision": "fp32"})
-        config = self.config.model_copy(update={"training": training})
-        return replace(self, config=config, autocast=False, frozen_bf16=False, exact=True)
+        return replace(self, autocast=False, frozen_bf16=False, exact=True)
 
     def random_extras(self, inputs: Tensor) -> dict[str, Tensor]:
         """Makes the extras without which a term refuses a batch of random inputs (B, ...)."""

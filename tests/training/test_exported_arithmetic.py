@@ -99,6 +99,19 @@ def test_so_does_the_bundle_of_a_linear_probe(tmp_path, workspace, changes):
     np.testing.assert_allclose(found, yardstick.logits, atol=1e-4)
 
 
+def test_only_tested_and_validated_images_are_computed_again(tmp_path, workspace):
+    training = Training(tiny_config(training={"cache_precision": "fp16"}), workspace, tmp_path)
+    training.run_epoch()
+
+    def files() -> set[Path]:
+        return set((workspace.cache_dir / "features").glob("*.npy"))
+
+    before = files()
+    training.predict_as_exported("validation")
+    sizes = [len(np.load(file)) for file in files() - before]
+    assert all(size == len(workspace.dataset.validation_index) for size in sizes)
+
+
 def test_a_run_in_fp32_computes_nothing_twice(tmp_path, workspace):
     training = Training(tiny_config(), workspace, tmp_path)
     training.run_epoch()

@@ -17,7 +17,7 @@ from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
 from gsfl_tune.training.caches.activations import NUMPY, ActivationCache
-from gsfl_tune.training.caches.features import View
+from gsfl_tune.training.caches.features import Precision, View
 from gsfl_tune.training.caches.open_files import allow_open_files
 from gsfl_tune.training.context import StageContext
 
@@ -43,8 +43,10 @@ class ActivationBatches(Batches):
             )
         self._split = split
         self._splits = Splits(network.backbone, split, self._size)
-        precision = context.config.training.cache_precision
-        self._dtype = torch.from_numpy(np.empty(0, NUMPY[precision])).dtype
+        stored = context.config.training.cache_precision
+        # Answers of a bundle come from activations that are not rounded.
+        self._stored: Precision = "fp32" if context.exact else stored
+        self._dtype = torch.from_numpy(np.empty(0, NUMPY[self._stored])).dtype
         self._cache = self._cache_of(network, self._size)
         self._eval_cache = self._cache
         if self._eval_size != self._size:
@@ -59,7 +61,7 @@ class ActivationBatches(Batches):
             self._splits.of(network.backbone, size),
             blocks=training.finetune.blocks,
             image_size=size,
-            precision=training.cache_precision,
+            precision=self._stored,
             arithmetic=prefix_precision(self._context),
         )
 
