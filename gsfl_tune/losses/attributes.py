@@ -7,10 +7,11 @@ tasks (Caruana, "Multitask Learning", Machine Learning 1997).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
 
 ATTRIBUTES = "attributes"
@@ -19,10 +20,13 @@ ATTRIBUTES = "attributes"
 _OF_CUB = 312
 
 
-def attribute_count(config: DataConfig) -> int:
-    """Returns the number of attributes of the images, for prices: of CUB without named columns."""
-    given = config.attribute_columns
-    return _OF_CUB if given is None else len(given)
+def attribute_count(columns: Sequence[str] | None) -> int:
+    """Returns the number of attributes of images, for prices.
+
+    Args:
+        columns: Their columns in a table; None: those of CUB.
+    """
+    return _OF_CUB if columns is None else len(columns)
 
 
 class Attributes(LossTerm):

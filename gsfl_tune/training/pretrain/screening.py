@@ -54,8 +54,10 @@ class Screening(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor]:
         """Returns weight (K, C) and bias (K,) of the convolution with its norm, as evaluated."""
         convolution, norm, _ = self.layers
-        assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_var is not None and norm.running_mean is not None
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         bias = norm.bias - scale * norm.running_mean
         return scale[:, None] * convolution.weight[:, :, 0, 0], bias

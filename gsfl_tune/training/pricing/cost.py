@@ -190,7 +190,7 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
 
 
 def _attributes(case: Experiment) -> int:
-    return attribute_count(case.defaults().data)
+    return attribute_count(case.defaults().data.attribute_columns)
 
 
 def _restorer(case: Experiment) -> int:

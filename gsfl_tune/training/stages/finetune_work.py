@@ -86,7 +86,7 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     if settings is not None:
         through += STEP * _of_parts(config, size, settings)
         seen += _of_parts(config, config.eval_image_size, settings)
-    known = {ATTRIBUTES: attribute_count(config.data)}
+    known = {ATTRIBUTES: attribute_count(config.data.attribute_columns)}
     through += STEP * method.operations(maps, stage.batch_size, known)
     if not cached:
         sizes = training_sizes(config)
