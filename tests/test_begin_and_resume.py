@@ -40,8 +40,8 @@ search:
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_of_tests():
+@pytest.fixture(scope="module")
+def one_ray():
     with ray_session(cpus=2):
         yield
 
@@ -98,6 +98,7 @@ def test_a_grid_that_cannot_be_walked_leaves_no_run(tmp_path: Path, photos: Path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_ray")
 def test_a_search_that_came_to_no_trial_is_begun_anew(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_search_that_came_to_no_trial_is_begun_anew(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_ray")
 def test_a_search_goes_on_when_its_images_have_moved(tmp_path: Path, photos: Path) -> None:
     go(tmp_path, photos)
     run = RunDirectory(tmp_path / "run")
@@ -138,6 +140,7 @@ def test_a_search_goes_on_when_its_images_have_moved(tmp_path: Path, photos: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_ray")
 def test_a_search_goes_on_in_another_space(tmp_path: Path, photos: Path) -> None:
     go(tmp_path, photos, "search.trials=4", "search.sampler.name=random")
     run = RunDirectory(tmp_path / "run")
