@@ -41,8 +41,8 @@ search:
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_of_tests():
+@pytest.fixture(scope="module")
+def one_ray():
     with ray_session(cpus=2):
         yield
 
@@ -99,6 +99,7 @@ def test_a_grid_that_cannot_be_walked_leaves_no_run(tmp_path: Path, photos: Path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_ray")
 def test_a_search_that_came_to_no_trial_is_begun_anew(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_search_that_came_to_no_trial_is_begun_anew(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_ray")
 def test_a_search_goes_on_when_its_images_have_moved(tmp_path: Path, photos: Path) -> None:
     go(tmp_path, photos)
     run = RunDirectory(tmp_path / "run")
@@ -139,6 +141,7 @@ def test_a_search_goes_on_when_its_images_have_moved(tmp_path: Path, photos: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_ray")
 def test_a_search_goes_on_in_another_space(tmp_path: Path, photos: Path) -> None:
     go(tmp_path, photos, "search.trials=4", "search.sampler.name=random")
     run = RunDirectory(tmp_path / "run")

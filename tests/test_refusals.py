@@ -17,7 +17,8 @@ def home(tmp_path_factory):
     [
         ("model.groups.count=30", "found 30, allowed at most 21"),
         pytest.param("search.resources.gpu=1.5", "search.resources.gpu", marks=pytest.mark.slow),
-        ("search.resources.cpu=4000", "4000 CPU cores"),
+        # What it says is tested in cluster/session/test_slots.py too.
+        pytest.param("search.resources.cpu=4000", "4000 CPU cores", marks=pytest.mark.slow),
         ("search.folds=40", "search.folds: found 40, allowed at most "),
     ],
 )

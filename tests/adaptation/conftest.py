@@ -12,6 +12,7 @@ from PIL import Image
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network
 from gsfl_tune.training import Training, Workspace
+from tests.once import once
 
 DIRECTIONS = {"falling": 135, "flat": 0, "rising": 45, "upright": 90}
 SIDE = 40
@@ -44,8 +45,11 @@ def write_stripes(folder: Path, count: int, seed: int, *, other: bool = False) -
 @pytest.fixture(scope="session")
 def stripes_home(tmp_path_factory) -> Path:
     """``bundle``, and images of the other camera: ``target`` (as in classes) and ``judge``."""
+    return once(tmp_path_factory, "stripes", _train)
+
+
+def _train(home: Path) -> None:
     torch.set_num_threads(1)
-    home = tmp_path_factory.mktemp("stripes")
     write_stripes(home / "source" / "train", 24, 0)
     write_stripes(home / "source" / "test", 2, 1)
     write_stripes(home / "target", 20, 2, other=True)
@@ -90,4 +94,3 @@ def stripes_home(tmp_path_factory) -> Path:
         side=SIDE,
         metrics={"winner": {"test": {"accuracy": {"mean": 0.9, "std": 0.0, "values": [0.9]}}}},
     )
-    return home

@@ -42,3 +42,9 @@ def configure(source: str, path: Path | str | list[str] | None = None, **values)
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that tests with real photographs share."""
+    return tmp_path_factory.mktemp("photographs")

@@ -307,12 +307,6 @@ def test_broken_images_do_not_keep_the_others_from_being_compared(tmp_path, cach
     assert len(dataset.pool) + len(dataset.test) == 24
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """A cache that the tests with real photographs share."""
-    return tmp_path_factory.mktemp("photographs")
-
-
 def real(name: str, **split):
     files = [
         Path(REAL or "") / name / f"{part}.parquet" for part in ("train", "validation", "test")

@@ -25,8 +25,8 @@ def real_data() -> Path:
     return Path(os.environ["GSFL_TUNE_REAL_DATA"])
 
 
-def test_clothing(real_data, cache):
-    dataset = prepare(configure("parquet", real_data / "clothing"), cache_dir=cache)
+def test_clothing(real_data, photographs):
+    dataset = prepare(configure("parquet", real_data / "clothing"), cache_dir=photographs)
     assert dataset.summary()["counts"] == {"train": 3068, "validation": 341, "test": 372}
     assert dataset.class_count == 10
     assert dataset.classes[0] == "dress"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -41,6 +42,7 @@ def commands(page: Path) -> list[str]:
     return found
 
 
+parser = functools.cache(_parser)
 LINES = [(page, line) for page in PAGES for line in commands(page)]
 
 
@@ -55,7 +57,7 @@ def test_commands_exist(page, line, capsys):
             words = words[: words.index(mark)]
     words = [word.removesuffix("...").partition("|")[0] for word in words]
     try:
-        _parser().parse_args(words)
+        parser().parse_args(words)
     except SystemExit as end:
         said = capsys.readouterr().err
         # RATIO stands for a number.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.training import Training, Workspace
+from tests.once import once
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 GROUPS = [0, 0, 1, 1, 2, 1]
@@ -176,8 +178,14 @@ def cache_dir(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory, cache_dir) -> RunDirectory:
+def trained_run(tmp_path_factory) -> RunDirectory:
     """A run directory with the bundle of a small network that was really trained."""
+    trained = once(tmp_path_factory, "trained-run", _train)
+    # A copy for this process: what is done with a run locks it.
+    return RunDirectory(shutil.copytree(trained, tmp_path_factory.mktemp("runs") / "run"))
+
+
+def _train(folder: Path) -> None:
     torch.set_num_threads(1)
     content = {
         "name": "faces",
@@ -196,10 +204,10 @@ def trained_run(tmp_path_factory, cache_dir) -> RunDirectory:
         },
     }
     config = Config.model_validate(content)
-    run = RunDirectory(tmp_path_factory.mktemp("run"))
+    run = RunDirectory(folder)
     run.experiment_file.write_text(json.dumps(content))
     # A side that is not 1.15 times the image size: the preprocessing has something to resize.
-    workspace = Workspace.open(config.data, side=40, cache_dir=cache_dir)
+    workspace = Workspace.open(config.data, side=40, cache_dir=folder / "cache")
     training = Training(config, workspace, run.path / "training", fit="train+validation")
     while not training.finished:
         training.run_epoch()
@@ -214,7 +222,7 @@ def trained_run(tmp_path_factory, cache_dir) -> RunDirectory:
         metrics={},
     )
     write_best_training(run.best_training, network, training.centers)
-    return run
+    shutil.rmtree(folder / "cache")
 
 
 @pytest.fixture(scope="session")
