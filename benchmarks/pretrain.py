@@ -267,7 +267,7 @@ def _labels(rows: list[dict[str, Any]]) -> str:
         return ""
     best = max(learned, key=lambda variant: mean(variant, "probe_10"))
     few, whole = mean(best, "probe_10"), mean(START, "linear_probe")
-    verdict = "wins against" if few > whole else "loses to"
+    verdict = "beats" if few > whole else "does not beat"
     return (
         f"A tenth of the labels with pretraining (at best {few:.1f}, {best}) {verdict} all labels "
         f"of the initialisation ({whole:.1f})."

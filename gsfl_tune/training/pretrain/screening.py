@@ -6,6 +6,8 @@ Fine-Grained Visual Recognition Problems", CVPR 2023 (arXiv 2303.01669).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -53,6 +55,8 @@ class Screening(nn.Module):
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
         """Returns weight (K, C) and bias (K,) of the convolution with its norm, as evaluated."""
+        convolution: Any
+        norm: Any
         convolution, norm, _ = self.layers
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
