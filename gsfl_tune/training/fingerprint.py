@@ -20,6 +20,7 @@ _LATER = (
     "data.class_text",
     "data.text_model",
     "data.text_weights",
+    "data.split.together",
     "data.unlabelled",
     "data.synthetic",
     "model.classifier_init",

@@ -150,6 +150,7 @@ def test_a_space_may_have_both_under_conditions(tmp_path, capsys, ema, code):
 
 def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
     find = importlib.util.find_spec
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))  # no answer of a check before
     monkeypatch.setattr(
         "gsfl_tune.training.optim.find_spec",
         lambda name: None if name == "schedulefree" else find(name),

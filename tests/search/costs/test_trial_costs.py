@@ -125,6 +125,8 @@ def test_evidence_takes_what_it_took() -> None:
                 *("data.path=/", "model.backbone=tf_efficientnet_lite0"),
                 *(f"training.finetune.blocks={blocks}", "training.head.epochs=10"),
                 f"training.finetune.epochs={epochs}",
+                # Those searches did not test in another arithmetic than they trained in.
+                "training.precision=fp32",
             ],
         )
         costs = TrialCosts(train=train, validation=validation, test=test, classes=classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search import TrialCosts, open_study, plain_space, recall_prices
@@ -17,8 +18,13 @@ def _costs() -> TrialCosts:
     return TrialCosts(train=600, validation=100, classes=21)
 
 
-def _log(run: RunDirectory, study: Study, stages: dict[str, float]) -> None:
-    """Begins a trial and logs an epoch of some seconds of each stage."""
+def _log(run: RunDirectory, study: Study, tried: Experiment, stages: dict[str, float]) -> None:
+    """Begins a trial that costs what the defaults do and logs an epoch of each stage, in seconds.
+
+    No two are alike: a configuration is not tried twice.
+    """
+    rate = {"training.head.learning_rate": 1e-3 * (1 + sum(stages.values()) / 1000)}
+    study.enqueue({**tried.default_params(), **rate}, "enqueue[0]")
     number = study.ask().number
     log = EpochLog(run.trial(study.name, number) / EPOCHS_FILE)
     for epoch, (stage, seconds) in enumerate(stages.items(), start=1):
@@ -33,7 +39,7 @@ def test_a_resume_prices_trainings_as_they_were_and_not_as_they_were_planned(
     config = tried.defaults()
     study = open_study(tried, run)
     for seconds in (7.0, 8.0, 9.0):
-        _log(run, study, {"head": seconds, "finetune": 10 * seconds})
+        _log(run, study, tried, {"head": seconds, "finetune": 10 * seconds})
     study.close()
     costs = _costs()
     recall_prices(tried, run, costs)
@@ -53,7 +59,7 @@ def test_what_no_trial_has_shown_costs_what_was_planned(run: RunDirectory) -> No
     planned = _costs()
     planned.assume(config, 100.0)
     study = open_study(tried, run)
-    _log(run, study, {"head": 5.0})
+    _log(run, study, tried, {"head": 5.0})
     study.close()
     costs = _costs()
     recall_prices(tried, run, costs)
@@ -70,7 +76,7 @@ def test_trials_of_the_control_count_and_logs_that_are_gone_do_not(run: RunDirec
     study.close()
     control = plain_space(tried)
     study = open_study(control, run, "control")
-    _log(run, study, {"head": 4.0})
+    _log(run, study, control, {"head": 4.0})
     study.close()
     costs = _costs()
     recall_prices(tried, run, costs)

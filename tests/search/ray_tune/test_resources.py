@@ -31,7 +31,17 @@ def test_slots_have_what_a_search_asks_for(name: str) -> None:
 
 
 def test_a_search_asks_for_all_that_a_trial_is_started_with() -> None:
-    assert set(ASKED) == {"cpu", "gpu", "count", "threads", "workers", "of", "at_most", "shard"}
+    assert set(ASKED) == {
+        "cpu",
+        "gpu",
+        "count",
+        "threads",
+        "workers",
+        "of",
+        "at_most",
+        "shard",
+        "per_node",
+    }
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(1, 1), (3, 3), (8, 8), (99, 8)])

@@ -68,7 +68,14 @@ def _assert_same(one: Training, other: Training) -> None:
     for ours, theirs in zip(*records, strict=True):
         # Whoever comes first fills the cache and reports its seconds.
         apart = ("stage", "seconds", "cache_seconds")
-        numbers = {key: value for key, value in ours.items() if key not in apart}
+        assert {key for key, value in ours.items() if isinstance(value, str)} == {
+            key for key, value in theirs.items() if isinstance(value, str) and ours[key] == value
+        }
+        numbers = {
+            key: value
+            for key, value in ours.items()
+            if key not in apart and not isinstance(value, str)
+        }
         assert numbers == pytest.approx({key: theirs[key] for key in numbers}, rel=1e-5, abs=1e-6)
     states = [torch.load(training.checkpoint_path, weights_only=True) for training in (one, other)]
     for part in ("module", "averaged", "loss", "method"):
