@@ -318,7 +318,7 @@ def test_without_a_budget_steps_are_timed_or_nothing_is_said(tmp_path, capsys, m
     assert main(["check", str(small), *words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["estimate"]
     assert found["basis"] == "measured"
-    assert set(found["parts"]) == {"preparation", "search", "finals", "evidence"}
+    assert set(found["parts"]) == {"start", "preparation", "search", "finals", "evidence"}
     assert all(seconds > 0 for seconds in found["parts"].values())
     assert found["money"] == pytest.approx(2 * 2 * found["seconds"] / 3600, abs=0.01)
     (epoch,) = found["epoch_seconds"].items()

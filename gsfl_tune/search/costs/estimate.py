@@ -9,6 +9,10 @@ from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS, Asked, Prices, fina
 
 Basis = Literal["budget", "measured"]
 
+# Seconds in which a search loads PyTorch and Ray, starts Ray, looks at the images once more, and
+# ends: 20 to 25 on two cores, of which the price of the evidence has some.
+_START_SECONDS = 15.0
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -122,6 +126,7 @@ def of_prices(
     if finetune:
         evidence += min(EVIDENCE_SEEDS, seeds) * prices.evidence_seed
     parts = {
+        "start": _START_SECONDS,
         "preparation": prices.shared(finetune),
         **({"pretrainings": pretrainings / slots} if pretrainings else {}),
         # The first trials, and one at least, are trained to their end, on every fold.

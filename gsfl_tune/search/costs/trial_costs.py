@@ -24,7 +24,9 @@ from gsfl_tune.training.timeline import STAGES
 # bundle); per image; per number of the probe's regressions (images times dimensions times classes).
 # The rest is the network's, see `TrialCosts.evidence_seed`. Nine searches that other work slowed
 # down more or less (benchmarks/results/budgeted.jsonl) took 12 to 35 seconds for the fixed part.
-_EVIDENCE_START = 35.0
+# With this number the time left was right most often in six searches that had the machine to
+# themselves (benchmarks/results/estimates.md).
+_EVIDENCE_START = 20.0
 _EVIDENCE_IMAGE = 0.002
 _PROBE_NUMBER = 3e-8
 # Most test and training images that the evidence runs through a trained network.

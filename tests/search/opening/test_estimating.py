@@ -30,7 +30,7 @@ def test_it_is_of_the_slots_that_were_asked_about(found) -> None:
 
 
 def test_every_part_of_a_run_has_a_time(found) -> None:
-    assert set(found.parts) == {"preparation", "search", "finals", "evidence"}
+    assert set(found.parts) == {"start", "preparation", "search", "finals", "evidence"}
     assert all(seconds > 0 for seconds in found.parts.values())
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     # Typefaces of 32 pixels: seconds to minutes, not hours.

@@ -128,8 +128,8 @@ def planned(
 
 def test_what_planning_takes_is_spent(experiment, tmp_path, monkeypatch):
     assert planned(experiment, tmp_path, monkeypatch, slow=40.0).spent == 50.0
-    with pytest.raises(UserError, match=r"at least (\d+) min: 9 min before the first trial"):
-        planned(experiment, tmp_path, monkeypatch, slow=530.0)
+    with pytest.raises(UserError, match=r"at least 11 min: 9:30 min before the first trial"):
+        planned(experiment, tmp_path, monkeypatch, slow=560.0)
 
 
 @pytest.mark.parametrize("control", ["matched", "tuned"])
