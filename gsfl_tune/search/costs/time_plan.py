@@ -361,8 +361,8 @@ def make_plan(
     step = 30 if least < 570 else 60
     raise UserError(
         f"search.time_budget: found {time_text(budget)}, allowed here at least "
-        f"{time_text(math.ceil(least / step) * step)}: {time_text(plan.spent + plan.once)} before the "
-        f"first trial, {time_text(plan.training)} a training ({plan.head_epochs} head and "
+        f"{time_text(math.ceil(least / step) * step)}: {time_text(plan.spent + plan.once)} before "
+        f"the first trial, {time_text(plan.training)} a training ({plan.head_epochs} head and "
         f"{plan.finetune_epochs} finetune epochs), {time_text(plan.finals)} for the finals of "
         f"{plan.finalists} finalist(s) with {plan.final_seeds} seed(s), "
         f"{time_text(plan.evidence)} for evidence and export"
