@@ -298,7 +298,7 @@ def test_a_search_that_dies_is_resumed_and_loses_nothing(home, finished, how):
             trial.state.is_finished() for study in studies(run).values() for trial in study.trials
         )
 
-    wait_until(has_finished, "a trial has finished", timeout=200, every=0.2, process=driver)
+    wait_until(has_finished, "a trial has finished", timeout=400, every=0.2, process=driver)
     assert driver.poll() is None, "the search ended before it could be stopped"
     os.kill(driver.pid, how)
     code = driver.wait(timeout=60)

@@ -148,7 +148,7 @@ def test_the_winner_of_the_training_images_alone_may_teach(trained_run, cache_di
     pixels = workspace.dataset.pool.gather(workspace.dataset.validation_index[:4])
     torch.testing.assert_close(
         bundle.runtime.logits(pixels), torch.from_numpy(logits[:4]) / temperature,
-        rtol=1e-3, atol=1e-3,
+        rtol=1e-2, atol=1e-2,
     )  # fmt: skip
     student = config.model_copy(
         update={
