@@ -11,7 +11,7 @@ RESUME = $(if $(wildcard $(DEMO)/run.json),--resume)
 # Where it is set, every process that a search or a test starts compiles anew what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo docs test test-all checks compiled-tests gpu-smoke lint format install clean
+.PHONY: demo docs test test-all gpu-smoke lint format install clean
 
 install: $(VENV)/.installed
 
@@ -36,21 +36,13 @@ demo: $(VENV)/.users
 	$(BIN)/gsfl-tune report $(DEMO)
 
 # Three files at a time, one thread each: the tests wait for processes as much as for the CPU.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test: checks
+test: install lint gpu-smoke
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
-test-all: checks
+test-all: install lint gpu-smoke
 	$(PYTEST) $(PYTEST_ARGS)
-
-# What comes before the tests, side by side: most of it has one thread.
-checks: install
-	$(MAKE) -j 3 lint gpu-smoke compiled-tests
-
-# pytest compiles a test where nobody has: once here, and not in each process of the tests.
-compiled-tests: install
-	-OMP_NUM_THREADS=1 $(BIN)/python -m pytest --collect-only -q >/dev/null
 
 # All that benchmarks/gpu/run.sh does on a GPU, in small, on the CPU (docs/gpu.md).
 gpu-smoke: install
