@@ -168,6 +168,7 @@ def report(rows: list[Measurement], infos: list[dict[str, Any]]) -> str:
     return (
         f"{table(HEADER, cells(rows))}\n\n"
         f"{legend(conditions['threads'], conditions['cpu'])}\n\n"
+        f"{measure.doubts(rows)}\n\n"
         f"Largest difference from PyTorch with the same weights on "
         f"{infos[0]['parity']['images']} validation images:\n\n{lines}"
     )

@@ -312,7 +312,8 @@ def _export(module: Deployed, size: int, folder: Path) -> str:
             runtime = _write(name, module, file)
             require_any_batch(name, runtime.run, module)
         except UserError as error:
-            reasons.append(str(error).removeprefix(f"--format {name}: ").partition("; allowed")[0])
+            said = str(error).removeprefix(f"--format {name}: ").partition("; allowed")[0]
+            reasons.append(said.replace(f"{folder}/", ""))
             continue
         with torch.inference_mode():
             found = runtime.run(images)

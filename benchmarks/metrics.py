@@ -129,7 +129,10 @@ def main() -> None:
         row for each in options.classes for row in measure(options.images, each, options.rounds)
     ]
     header = ["classes", "side", *(f"{name}, s" for name in NAMES), "largest difference"]
-    text = table(header, rows)
+    text = (
+        f"{table(header, rows)}\n\nCPU seconds of one thread, median of {options.rounds} rounds; "
+        "the difference is that of either metric from scikit-learn's."
+    )
     complete = find_spec("torchmetrics") is not None
     if not complete:
         text += "\n\nWithout torchmetrics: it is not installed."

@@ -15,6 +15,7 @@ from gsfl_tune.adaptation.settings import Settings
 from gsfl_tune.data.decoded import BrokenImage
 from gsfl_tune.evidence.interval import difference
 from gsfl_tune.run.results import Difference
+from gsfl_tune.run.verdict import points
 
 _MOST_NAMED = 5
 
@@ -58,12 +59,13 @@ class Judged:
     @property
     def sentence(self) -> str:
         """Says which of both is better, as far as these images show it."""
-        low, high = (100 * x for x in (self.difference.interval.low, self.difference.interval.high))
+        interval = self.difference.interval
         numbers = (
             f"accuracy {100 * self.before:.1f} % before, {100 * self.after:.1f} % after: "
-            f"{100 * self.difference.mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f})"
+            f"{points(self.difference.mean)} points (95 % interval {points(interval.low)} to "
+            f"{points(interval.high)})"
         )
-        if self.difference.interval.contains_zero:
+        if interval.contains_zero:
             return f"{numbers}; {self.images:,} images do not show a difference"
         better = "better" if self.difference.mean > 0 else "WORSE"
         return f"{numbers}; the adapted bundle is {better} on {self.images:,} images"

@@ -19,7 +19,15 @@ from gsfl_tune.evidence.findings_of_errors import of_errors
 from gsfl_tune.evidence.findings_of_parts import of_parts
 from gsfl_tune.evidence.findings_of_search import Searched, of_search
 from gsfl_tune.evidence.interval import difference
-from gsfl_tune.evidence.tested import SEVERITIES, Logits, Tested, aside, lowered, numbers_of
+from gsfl_tune.evidence.tested import (
+    SEVERITIES,
+    Logits,
+    Tested,
+    aside,
+    lowered,
+    numbers_of,
+    wilson_upper,
+)
 from gsfl_tune.experiment.edges import range_end
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.experiment.space import Space
@@ -35,7 +43,6 @@ from gsfl_tune.run.verdict import (
 )
 
 FEW_IMAGES = 200
-_TWO_SIDED = 1.96
 # A share of images: by less than this, validation above test changes nothing.
 _CLEARLY = 0.02
 
@@ -115,7 +122,7 @@ def _of_comparisons(results: Results, tested: Tested) -> Iterator[Finding]:
     below = difference(_correct(tested.control, tested), _correct(tested.probe, tested))
     if below.interval.high < 0:
         covered = below.interval.covers_seeds
-        reason = "it is a weak rival, so" if covered else "if that holds for others,"
+        reason = "it is a weak rival, so" if covered else "if other trainings of it are worse, too,"
         yield Finding(
             "control_below_probe",
             lowered("warning", covered),
@@ -174,8 +181,9 @@ def _of_validation_above_test(winner: Outcome) -> Iterator[Finding]:
     # Few validation images may lie above by chance, too. Runs of earlier versions do not tell how
     # many there were.
     count = winner.calibration.images if winner.calibration else 0
-    error = math.sqrt(chosen.mean * (1 - chosen.mean) / count) if count else 0.0
-    needed = math.hypot(interval.high - test, _TWO_SIDED * error) + _CLEARLY
+    # The lower end of Wilson's interval, as the upper one of the errors.
+    above = wilson_upper(1 - chosen.mean, count) - (1 - chosen.mean) if count else 0.0
+    needed = math.hypot(interval.high - test, above) + _CLEARLY
     if chosen.mean - test > needed:
         yield Finding(
             "validation_above_test",
@@ -212,4 +220,5 @@ def _correct(logits: Logits, tested: Tested) -> NDArray[np.bool_]:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:.1f}"
+    """Formats an amount in points; what is not 0 is not shown as 0."""
+    return points(value).removeprefix("+")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from gsfl_tune.evidence.confusions import attraction, confusion_matrix
-from gsfl_tune.evidence.tested import Tested
+from gsfl_tune.evidence.tested import Tested, wilson_upper
 from gsfl_tune.run.results import Finding, Results
 
 
@@ -37,7 +36,7 @@ def _of_classes(results: Results, evidence: Mapping[str, Any], tested: Tested) -
     far = [
         name
         for (name, share), count in zip(accuracy.items(), counts.tolist(), strict=False)
-        if share is not None and count >= 5 and _upper(share, count) < mean / 2
+        if share is not None and count >= 5 and wilson_upper(share, count) < mean / 2
     ]
     if far:
         shown = ", ".join(far[:5]) + (f" and {len(far) - 5} more" if len(far) > 5 else "")
@@ -48,14 +47,6 @@ def _of_classes(results: Results, evidence: Mapping[str, Any], tested: Tested) -
             f"{len(far)} class{'es have' if len(far) > 1 else ' has'} less than half of the mean "
             f"accuracy: {shown}. Check for wrong labels and for two names of one class.",
         )
-
-
-def _upper(share: float, count: int) -> float:
-    """Returns the upper end of Wilson's 95 % interval."""
-    z = 1.96
-    centre = share + z**2 / (2 * count)
-    root = math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return (centre + z * root) / (1 + z**2 / count)
 
 
 def _of_one_class(

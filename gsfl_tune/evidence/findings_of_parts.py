@@ -58,8 +58,8 @@ def _of_shared_part(evidence: Mapping[str, Any]) -> Iterator[Finding]:
                 "severe",
                 {"accuracy": own, "chance": chance, "needed": needed, "images": images},
                 f"The shared part is not seen to contain the groups: a linear classifier of s "
-                f"predicts the group of {100 * own:.1f} % of the test images, always predicting "
-                f"the largest {100 * chance:.1f} %, and {_by_chance(needed)}.",
+                f"predicts the group of {100 * own:.1f} % of the test images, a guess of the "
+                f"largest group is right for {100 * chance:.1f} %, and {_by_chance(needed)}.",
             )
         else:
             yield from _as_random(rows["s"])
@@ -203,7 +203,7 @@ def _of_sizes(groups: Mapping[str, int]) -> Iterator[Finding]:
 
 
 def _by_chance(needed: float) -> str:
-    """Returns the one-sided 95 % bound in words: below it nothing is shown, not even nothing."""
+    """Returns the one-sided 95 % bound in words; a share below it shows nothing either way."""
     return f"up to {100 * min(1.0, needed):.1f} % may come by chance"
 
 

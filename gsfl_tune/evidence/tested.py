@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from gsfl_tune.training import Predictions
 SEVERITIES = ("severe", "warning", "note")
 
 Logits = NDArray[np.floating]
+
+# Quantile of a normal deviate: 95 % lie between it and its negative.
+_NORMAL = 1.96
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,21 @@ def lowered(severity: str, covers_seeds: bool) -> str:
     twice it then excludes 0 in up to 40 % of the cases (``benchmarks/results/coverage.md``).
     """
     return severity if covers_seeds else SEVERITIES[SEVERITIES.index(severity) + 1]
+
+
+def wilson_upper(share: float, count: int) -> float:
+    """Returns the upper end of Wilson's 95 % interval of a share.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
+    JASA 1927. Unlike p + 1.96 sqrt(p (1 - p) / n) it does not shrink to one point at 0 and 1.
+
+    Args:
+        share: The share that was seen, 0 to 1.
+        count: Number of images that it is a share of; at least 1.
+    """
+    centre = share + _NORMAL**2 / (2 * count)
+    root = math.sqrt(share * (1 - share) / count + _NORMAL**2 / (4 * count**2))
+    return (centre + _NORMAL * root) / (1 + _NORMAL**2 / count)
 
 
 def aside(covers_seeds: bool) -> str:

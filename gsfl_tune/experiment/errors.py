@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Escape sequences that colour text in a terminal; torch has them in messages.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(Exception):
@@ -52,6 +56,6 @@ class ExperimentError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, or its class if the message is empty."""
-    lines = str(error).strip().splitlines()
+    """Returns the first line of an error's message without colours, or its class if it is empty."""
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

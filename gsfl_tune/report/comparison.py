@@ -15,6 +15,7 @@ from gsfl_tune.report.results import begun
 from gsfl_tune.report.tables import duration
 from gsfl_tune.report.trials import Curve
 from gsfl_tune.run.results import SEEDS_AND_IMAGES
+from gsfl_tune.run.verdict import points
 
 SCRIPTS = ("draw.js", "compare.js", "page.js")
 
@@ -62,6 +63,12 @@ def comparison_page(content: Mapping[str, Any], curves: Sequence[Curve]) -> str:
                         "mean": run["mean"],
                         "low": run["interval"]["low"],
                         "high": run["interval"]["high"],
+                        # As in the text: an end that is not 0 is not shown as 0.
+                        "told": [
+                            points(run["mean"]),
+                            points(run["interval"]["low"]),
+                            points(run["interval"]["high"]),
+                        ],
                         "method": run["interval"]["method"],
                     }
                     for run in compared

@@ -13,7 +13,7 @@ from rich.text import Text
 from gsfl_tune.experiment.metrics import METRIC_TITLES, is_share, metric_of
 from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
-from gsfl_tune.report.trials import doubt
+from gsfl_tune.report.trials import UNRELIABLE, doubt
 from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.results import Interval, Outcome, Results, Score
 from gsfl_tune.run.verdict import ahead, best_on_validation, first_card
@@ -328,13 +328,12 @@ def _front(results: Results, run: RunResults) -> RenderableType:
 def _doubts(entries: Sequence[Mapping[str, Any]], run: RunResults) -> Iterator[str]:
     """Explains the question marks of a front: spread and load of each, where they are known."""
     marked = [each["trial"] for each in entries if each.get("latency_reliable") is False]
-    if marked:
-        yield "? unreliable: measured while the machine was busy, or never steady"
-    rows = {row["number"]: row for row in run.study("search").to_dict("records")}
-    for number in marked:
-        row = rows.get(number, {})
-        if "latency_spread" in row and (reason := doubt(row)):
-            yield f"  trial {number}: {reason}"
+    if not marked:
+        return
+    yield f"? unreliable: {UNRELIABLE}"
+    for row in run.study("search").to_dict("records"):
+        if row["number"] in marked and (reason := doubt(row)) not in (None, UNRELIABLE):
+            yield f"  trial {row['number']}: {reason}"
 
 
 def _parameters(params: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ RUNG = "rungs."
 PRETRAINING = "pretrain_knn."
 # Begin of the reason of a trial that a changed space no longer has; see docs/troubleshooting.md.
 _OUTSIDE = "outside the changed space"
+UNRELIABLE = "measured while the machine was busy, or never steady"
 # Most points of a curve that a screen can show; longer curves are thinned.
 MOST_POINTS = 120
 
@@ -253,7 +254,7 @@ def doubt(row: Mapping[Any, Any]) -> str | None:
         return None
     spread, others = _finite(row.get("latency_spread")), _finite(row.get("latency_others"))
     if spread is None or others is None:  # of an older version
-        return "measured while the machine was busy, or never steady"
+        return UNRELIABLE
     return (
         f"parts of the measurement differed by {100 * spread:.0f} %, other processes used "
         f"{others:.1f} cores"

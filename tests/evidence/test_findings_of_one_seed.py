@@ -51,7 +51,10 @@ def test_one_seed_is_one_step_less_severe_and_is_not_settled(code):
 
 def test_a_control_below_the_probe_is_not_called_a_weak_rival_after_one_training():
     assert "it is a weak rival, so a winner" in found("control_below_probe", 3).sentence
-    assert "if that holds for others, a winner" in found("control_below_probe", 1).sentence
+    assert (
+        "if other trainings of it are worse, too, a winner"
+        in found("control_below_probe", 1).sentence
+    )
 
 
 def test_nothing_that_one_seed_cannot_show_is_severe():

@@ -30,7 +30,7 @@ NO_CUT = {
     *("naflexvit", "nasnet", "pnasnet", "qwen3_vit", "selecsls", "tnt", "twins", "visformer"),
     *("volo", "xcit", "vit_srelpos_small_patch16_224", "samvit_base_patch16"),
 }
-NO_ONNX = {"nest", "twins"}
+NO_ONNX = {"gemma4_vit", "hiera", "nest", "twins", "vision_transformer_sam"}
 
 
 def check(row):

@@ -116,7 +116,7 @@ charts.differences = (host, data) => {
     }
     mark(group, look.shape, x(row.mean), at, 5.5, { fill: look.css, stroke: look.css, "stroke-width": 2 });
     svg("path", { d: `M${x(row.low)},${at}H${x(row.high)}`, class: "hit" }, group);
-    const points = [row.mean, row.low, row.high].map((v) => `${v > 0 ? "+" : ""}${(100 * v).toFixed(1)}`);
+    const points = row.told;
     tooltip(group, `${row.run} minus ${row.against}: ${points[0]} points (${points[1]} to ${points[2]}; ${row.method})`);
   });
 };

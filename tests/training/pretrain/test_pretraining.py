@@ -162,10 +162,18 @@ def test_a_collapse_that_batch_norms_hide_is_caught(tmp_path, images, monkeypatc
     assert before["train/projected"] < 0.5
 
 
-def test_dino_learns_with_momentum_although_its_prototypes_begin_later(tmp_path, images):
+def test_dino_goes_on_with_momentum_although_its_prototypes_begin_later(tmp_path, images):
     settings = {"method": "dino", "optimizer": "sgd", "collapse": 0.0}
     training = finish(start(tmp_path, images, learning_rate=1e-4, **settings))
     assert len(training.log.read()) == 2
+
+
+@pytest.mark.parametrize("rate", [0.03, 0.001])
+def test_dino_collapses_with_momentum_at_usual_rates(tmp_path, images, rate):
+    """The page on pretraining says so and names AdamW instead."""
+    training = start(tmp_path, images, method="dino", optimizer="sgd", learning_rate=rate)
+    with pytest.raises(PretrainingFailed, match="projections collapsed in epoch 2"):
+        finish(training)
 
 
 def test_the_typical_distance_is_zero_where_most_images_are_alike():
