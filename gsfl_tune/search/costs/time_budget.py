@@ -72,7 +72,7 @@ class TimeBudget:
         return cls(plan, elapsed, costs, control=control, retrain=costs.retrain, slots=slots)
 
     def followed_by(self, follows: Follows | None) -> TimeBudget:
-        """Returns the same budget for a race before other steps than the kind of control says.
+        """Returns this budget for a race after which other steps come than the control says.
 
         Args:
             follows: What comes after the race; None for what the kind of control says.

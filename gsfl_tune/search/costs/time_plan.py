@@ -19,7 +19,11 @@ from gsfl_tune.experiment.units import time_text
 
 Control = Literal["matched", "tuned", "off"]
 Follows = Literal["matched", "tuned", "off", "raced"]
-"""What comes after a race: a control of this kind, or one that has raced, or races now."""
+"""What comes after a race.
+
+``matched``, ``tuned``, ``off``: what a control of this kind takes. ``raced``: the retrains alone, as
+winner and control are validated.
+"""
 
 # Epochs of the finetune stage, finalists and seeds, in order of preference. Fewer than eight
 # epochs cost accuracy before fewer seeds do. Without time for two epochs only the head is searched.
