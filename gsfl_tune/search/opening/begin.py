@@ -74,7 +74,7 @@ class Beginning:
             run: The run directory.
             costs: Receives what the epochs of trials took.
         """
-        # Until `prepare` the trials of the journal are of the space before, and so are their prices.
+        # Until `prepare` the trials of the journal are those of the space before.
         recall_prices(self.experiment if self.before is None else self.before, run, costs)
 
     def prepare(
