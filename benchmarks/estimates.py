@@ -5,9 +5,10 @@ finetune stage, with what moves the time: stopped trials or none, a control or n
 finalists and seeds. Each begins with an empty cache: first `gsfl-tune check FILE --measure`, then
 the search, in a pipe, with its recording (`benchmarks/forecast.py`). The page has what was
 estimated beside what it took, and for how much of the time "about 4:10 left" was right. Nothing
-else may run meanwhile.
+else may run meanwhile. What was measured stays in ``results/estimates.jsonl``: a run does what is
+missing there, and the page names it.
 
-    python benchmarks/estimates.py                      # an hour; goes on where it was
+    python benchmarks/estimates.py                      # the first six took 23 minutes
     python benchmarks/estimates.py --only "typefaces: heads"
     python benchmarks/estimates.py --page
 """
@@ -221,10 +222,16 @@ def page(found: list[dict[str, Any]]) -> str:
         ),
         *("without evidence and export", "busy before, %"),
     ]
+    starts = " or ".join(sorted({f"{row['parts']['start']:.0f}" for row in found}))
+    known = {row["name"] for row in found}
+    lacking = [name for name, *_ in SEARCHES if name not in known]
+    missing = f" Not yet: {'; '.join(lacking)}." if lacking else ""
     return (
+        f"{len(found)} of {len(SEARCHES)} searches were measured.{missing} "
         f"{within} of {len(found)} estimates of `check --measure` are within a factor of {FACTOR}; "
         f"in {left} of {len(found)} searches what was said of the time left was within it for 80 % "
-        f"of the time and more.\n\nFrom the command to its exit, with an empty cache; "
+        f"of the time and more.\n\nFrom the command to its exit, with an empty cache; a start "
+        f"counts with {starts} seconds in these estimates; "
         f"*busy*: share of the cores that others used just before. The fixed part of the price of "
         f"the evidence was set with these recordings: one number was chosen so that the time left "
         f"is right here.\n\n{table(head, cells)}"

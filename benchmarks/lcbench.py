@@ -62,7 +62,7 @@ BEGINNINGS = {
     "anywhere": ("tpe", "middle"),
     "near the middle": ("ntpe", "chosen"),
     "no defaults given": ("ntpe", "middle"),
-    "the same, promote": ("ntpe", "middle, promote"),
+    "no defaults given, promote": ("ntpe", "middle, promote"),
     "informed defaults": ("ntpe", "informed"),
     "warm start": ("ntpe", "warm"),
 }

@@ -28,6 +28,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,15 @@ LOG = RESULTS / "methods.jsonl"
 TEMPLATE = Path(__file__).parents[1] / "search_spaces" / "image_folder.yaml"
 SIZE, TESTED = 160, 192
 FINETUNE = "training.finetune"
-RATE = f"{FINETUNE}.learning_rate"
 BASE, FRESH = "defaults", "defaults, new views"
+
+
+@dataclass(frozen=True)
+class AClass:
+    """A number that is multiplied by the number of classes of the data set."""
+
+    value: float
+
 
 # One technique alone, on cached activations.
 CACHED: dict[str, dict[str, Any]] = {
@@ -67,8 +75,8 @@ CACHED: dict[str, dict[str, Any]] = {
         "loss.metric_learning.weight": 0.1,
         "loss.metric_learning.kind": "proxy_anchor",
     },
-    # The authors advise 0.1 to 0.2 times the number of classes for half of this mean.
-    "pairwise confusion 5": {"loss.pairwise_confusion.weight": 5.0},
+    # The authors advise 0.1 to 0.2 times the number of classes for half of what is the term here.
+    "pairwise confusion, 0.06 a class": {"loss.pairwise_confusion.weight": AClass(0.06)},
     "HSIC of s and d, 0.1": {"loss.independence.weight": 0.1},
     "group reversal 0.1": {"loss.group_reversal.weight": 0.1},
     "floor of s, 0.1": {"loss.shared_variance.weight": 0.1},
@@ -87,7 +95,7 @@ CACHED: dict[str, dict[str, Any]] = {
     "one group": {"model.groups.method": "single"},
     "random groups": {"model.groups.method": "random"},
     "1 block": {f"{FINETUNE}.blocks": 1},
-    "3 blocks": {f"{FINETUNE}.blocks": 3, RATE: 1.2e-3},
+    "3 blocks": {f"{FINETUNE}.blocks": 3},
     "8 views": {"data.views": 8},
 }
 # Those that need the images in every epoch.
@@ -104,7 +112,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "SnapMix": {"training.method": "snapmix"},
     "attention crop and drop": {"training.method": "attention_crop"},
     "recurrent attention": {"training.method": "recurrent_attention"},
-    "all blocks": {f"{FINETUNE}.blocks": "all", RATE: 1.2e-3},
+    "all blocks": {f"{FINETUNE}.blocks": "all"},
 }
 TECHNIQUES: dict[str, dict[str, Any]] = {
     BASE: {},
@@ -170,15 +178,17 @@ def measure(data: str, name: str, seed: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     paths = [str(path) for path in parquet_files(data).values()]
-    config = experiment(name, {"data.source": "parquet", "data.path": json.dumps(paths)}).defaults()
-    workspace = Workspace.open(config.data)
+    images = {"data.source": "parquet", "data.path": json.dumps(paths)}
+    # How many classes there are is known when the images are.
+    workspace = Workspace.open(experiment(name, images, 1).defaults().data)
+    config = experiment(name, images, workspace.dataset.class_count).defaults()
     found = trained_and_tested(config, workspace, seed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return {"data": data, "technique": name, **found, "peak_mb": peak}
 
 
-def experiment(name: str, images: dict[str, Any]) -> Experiment:
-    """The template with one technique changed, on these images.
+def experiment(name: str, images: dict[str, Any], classes: int) -> Experiment:
+    """The template with one technique changed, on these images of so many classes.
 
     Raises:
         SystemExit: If the technique cannot be combined with the rest.
@@ -195,7 +205,10 @@ def experiment(name: str, images: dict[str, Any]) -> Experiment:
         f"{FINETUNE}.epochs": 8,
         f"{FINETUNE}.blocks": 2,
     }
-    changes = [f"{path}={value}" for path, value in {**fixed, **TECHNIQUES[name]}.items()]
+    changes = [
+        f"{path}={classes * value.value if isinstance(value, AClass) else value}"
+        for path, value in {**fixed, **TECHNIQUES[name]}.items()
+    ]
     template = Experiment.load(TEMPLATE, overrides=changes)
     found = template.fixed(template.space.leaf_values(template.default_params()))
     if problems := cost_problems(found):

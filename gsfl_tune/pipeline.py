@@ -49,7 +49,6 @@ from gsfl_tune.search import (
     plain_space,
     plan_time,
     present,
-    recall_prices,
     refuse_small_disk,
     refuse_what_fails_later,
     rehearse_largest,
@@ -154,7 +153,7 @@ def search(
             )
             if plan is not None:
                 # Else a resume knows of no speed before the first report, and may end at once.
-                recall_prices(experiment, run, costs)
+                begun.recall_prices(run, costs)
                 costs.assume(experiment.defaults(), plan.training)
             else:
                 plan = plan_time(
@@ -250,7 +249,11 @@ class _Search:
         return self._before(None)
 
     def _before(self, follows: Follows | None) -> Retraining:
-        """Returns the retrains with the time that there is before what follows a race."""
+        """Returns the retrains for a race, with the time that what follows it leaves.
+
+        Args:
+            follows: What comes after the race; None for what the kind of control says.
+        """
         return Retraining(
             context=self.context,
             max_failures=self.experiment.defaults().search.max_failures,

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gsfl_tune.search.control.interrupt import Interrupt
+    from gsfl_tune.search.costs.finals import Follows
     from gsfl_tune.search.costs.time_budget import SearchTime, TimeBudget
-    from gsfl_tune.search.costs.time_plan import Follows, control_of
+    from gsfl_tune.search.costs.time_plan import control_of
     from gsfl_tune.search.costs.trial_costs import TrialCosts
     from gsfl_tune.search.finals.finalists import Prices, choose_finalists, curves_of
     from gsfl_tune.search.finals.protocol import (
@@ -115,7 +116,7 @@ __all__ = [
 _HOMES = {
     "Asha": "schedulers.asha",
     "Candidate": "finals.protocol",
-    "Follows": "costs.time_plan",
+    "Follows": "costs.finals",
     "Interrupt": "control.interrupt",
     "Job": "workers.retrain",
     "JobsOutcome": "finals.run_retrains",

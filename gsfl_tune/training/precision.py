@@ -65,18 +65,36 @@ def whole_backbone_uses_bf16(backbone: Backbone, image_size: int, cache_dir: Pat
     return has_bf16_units() and _faster(_measured(backbone, "all", image_size, cache_dir))
 
 
+def features_again(config: Config) -> bool:
+    """Returns whether the frozen features of a bundle, which are in fp32, are computed again.
+
+    Args:
+        config: Of a retrain.
+    """
+    features = config.model.feature_precision
+    return config.training.cache_precision != "fp32" or features not in ("auto", "fp32")
+
+
 def answers_again(config: Config) -> bool:
-    """Returns whether the last answers, which are in fp32, may need passes of their own.
+    """Returns whether the last answers of a trained backbone may need passes of their own in fp32.
 
     Args:
         config: Of a retrain, on a machine like this one.
     """
-    training, features = config.training, config.model.feature_precision
-    if training.cache_precision != "fp32" or features not in ("auto", "fp32"):
-        return True
-    if training.finetune.epochs == 0 or training.precision == "fp32":
+    training, stage = config.training, config.training.finetune
+    if not stage.epochs:
         return False
-    return training.precision == "bf16" or training.device != "cpu" or has_bf16_units()
+    if stage.blocks != "all":
+        rounded = bool(config.data.views) and training.cache_precision != "fp32"
+        if rounded or config.model.feature_precision == "bf16":
+            return True
+    if training.precision != "auto":
+        return training.precision == "bf16"
+    here = torch.cuda.is_available()
+    if training.device == "cuda" or (training.device == "auto" and here):
+        # A driver without a GPU may have trials on nodes that have one.
+        return not here or gpu_has_bf16(torch.device("cuda"))
+    return training.device != "mps" and has_bf16_units()
 
 
 def prefix_uses_bf16(

@@ -29,14 +29,14 @@ def test_techniques_can_be_combined_with_the_defaults_and_differ_from_them(metho
     images = {"data.path": str(folder)}
     known = {}
     for name in methods.TECHNIQUES:
-        config = methods.experiment(name, images).defaults()
+        config = methods.experiment(name, images, 2).defaults()
         known.setdefault(fingerprint(config), []).append(name)
     assert [names for names in known.values() if len(names) > 1] == []
 
 
 def test_more_blocks_are_trained_at_the_rate_of_two(methods, folder):
     rates = {
-        name: methods.experiment(name, {"data.path": str(folder)}).defaults().training.finetune
+        name: methods.experiment(name, {"data.path": str(folder)}, 2).defaults().training.finetune
         for name in (methods.BASE, "1 block", "3 blocks", "all blocks")
     }
     assert [each.learning_rate for each in rates.values()] == [1.2e-3, 3e-3, 1.2e-3, 1.2e-3]
@@ -46,4 +46,14 @@ def test_more_blocks_are_trained_at_the_rate_of_two(methods, folder):
 def test_a_technique_that_cannot_be_combined_is_named(methods, folder, monkeypatch):
     monkeypatch.setitem(methods.TECHNIQUES, "jigsaw", {"training.method": "pmg"})
     with pytest.raises(SystemExit, match=r"jigsaw:\n.*data\.views: found 4"):
-        methods.experiment("jigsaw", {"data.path": str(folder)})
+        methods.experiment("jigsaw", {"data.path": str(folder)}, 2)
+
+
+def test_a_weight_that_grows_with_the_classes_is_that_of_the_data_set(methods, folder):
+    name = "pairwise confusion, 0.06 a class"
+    few, many = (
+        methods.experiment(name, {"data.path": str(folder)}, classes).defaults().loss
+        for classes in (10, 81)
+    )
+    assert few.pairwise_confusion.weight == pytest.approx(0.6)
+    assert many.pairwise_confusion.weight == pytest.approx(4.86)

@@ -165,3 +165,51 @@ def test_a_head_alone_says_nothing_of_a_precision(workspace, tmp_path):
     head, finetune = run(Training(settings, workspace, tmp_path)).log.read()
     assert "precision" not in head
     assert finetune["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("settings", "again"),
+    [
+        ({"precision": "fp32"}, False),
+        ({"precision": "bf16"}, True),
+        ({"precision": "bf16", "head": {"epochs": 1}, "finetune": {"epochs": 0}}, False),
+        # Without views nothing of a trained network is cached.
+        ({"precision": "fp32", "cache_precision": "fp16"}, False),
+        (
+            {
+                "precision": "fp32",
+                "cache_precision": "fp16",
+                "views": 2,
+                "finetune": {"blocks": 2},
+            },
+            True,
+        ),
+        ({"precision": "fp32", "frozen": "bf16", "finetune": {"blocks": 2}}, True),
+        ({"precision": "fp32", "frozen": "bf16", "finetune": {"blocks": "all"}}, False),
+        ({"precision": "fp32", "frozen": "int8", "finetune": {"blocks": 2}}, False),
+    ],
+)
+def test_answers_are_computed_again_where_a_training_computes_in_less(settings, again):
+    views, frozen = settings.pop("views", 0), settings.pop("frozen", "auto")
+    found = config(**settings)
+    found = found.model_copy(
+        update={
+            "data": found.data.model_copy(update={"views": views}),
+            "model": found.model.model_copy(update={"feature_precision": frozen}),
+        }
+    )
+    assert precision.answers_again(found) == again
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps"])
+@pytest.mark.parametrize("units", [True, False])
+def test_an_automatic_precision_is_that_of_the_machine(device, units, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: units)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = config(precision="auto", device=device)
+    assert precision.answers_again(settings) == (units and device != "mps")
+
+
+def test_features_are_computed_again_where_they_are_rounded():
+    assert not precision.features_again(config(precision="bf16"))
+    assert precision.features_again(config(cache_precision="fp16"))

@@ -44,8 +44,9 @@ class Limits:
         interrupt: Stops running trials.
         time_up: Returns why the time for trials is over, or None; default: when the study
             has taken ``search.time_budget``.
-        span: The time budget of the run, and the study's share. When it was over for an earlier
-            driver, it is over: prices change, and further trials would take time from the finals.
+        span: The time budget of the run and the study's share of it. If an earlier driver ended the
+            study for the same two, no further trial begins: prices may have changed, and it would
+            take time from the finals.
 
     Attributes:
         reason: Why the study ended, None while it may continue.

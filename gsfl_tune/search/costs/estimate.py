@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS, Asked, Prices, finals_seconds
+from gsfl_tune.search.costs.finals import finals_seconds
+from gsfl_tune.search.costs.time_plan import Asked, Prices
 
 Basis = Literal["budget", "measured"]
 
 # Seconds in which a search loads PyTorch and Ray, starts Ray, looks at the images once more, and
-# ends: 20 to 25 on two cores, of which the price of the evidence has some.
-_START_SECONDS = 15.0
+# ends. In benchmarks/results/estimates.jsonl `took` less the phases, with the preflight, is 24 to
+# 35; 6 to 9 of them are in the price of the evidence, which took that much less.
+_START_SECONDS = 22.0
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,6 @@ def of_prices(
     training = prices.training(head, finetune)
     searches = 2 if asked.control == "tuned" else 1
     stopped = asked.share(head, finetune) * training
-    evidence = prices.evidence
-    if finetune:
-        evidence += min(EVIDENCE_SEEDS, seeds) * prices.evidence_seed
     parts = {
         "start": _START_SECONDS,
         "preparation": prices.shared(finetune),
@@ -132,14 +131,9 @@ def of_prices(
         # The first trials, and one at least, are trained to their end, on every fold.
         "search": searches * max(asked.replicates * training, trials * stopped / slots),
         "finals": finals_seconds(
-            min(finalists, trials),
-            seeds,
-            training * prices.slower,
-            prices.retrain,
-            slots,
-            asked.control,
+            min(finalists, trials), seeds, *prices.finals(head, finetune), slots, asked.control
         ),
-        "evidence": evidence,
+        "evidence": prices.after(finetune, seeds),
     }
     priced = {"head": (head, prices.head_epoch), "finetune": (finetune, prices.finetune_epoch)}
     by_stage = {name: seconds for name, (count, seconds) in priced.items() if count and seconds}

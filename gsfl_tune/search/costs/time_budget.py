@@ -11,13 +11,8 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.heads import GROUPED_HEADS
 from gsfl_tune.experiment.units import time_text
-from gsfl_tune.search.costs.time_plan import (
-    Control,
-    Follows,
-    TimePlan,
-    control_of,
-    finals_seconds,
-)
+from gsfl_tune.search.costs.finals import Control, Follows, finals_seconds
+from gsfl_tune.search.costs.time_plan import TimePlan, control_of
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 
 # Reserve at the end of the search, for starting the finals and for unforeseen delays.
@@ -72,7 +67,7 @@ class TimeBudget:
         return cls(plan, elapsed, costs, control=control, retrain=costs.retrain, slots=slots)
 
     def followed_by(self, follows: Follows | None) -> TimeBudget:
-        """Returns the same budget for a race before other steps than the kind of control says.
+        """Returns this budget for a race after which other steps come than the control says.
 
         Args:
             follows: What comes after the race; None for what the kind of control says.
@@ -167,7 +162,7 @@ class TimeBudget:
         least = max(1, finished)
         for seeds in range(self.plan.final_seeds, least, -1):
             rounds = math.ceil(owed(seeds) / self._slots(config))
-            price = rounds * self._last(config) * self._retrain
+            price = rounds * self._retrained(config)
             if not rounds or price <= self._for_finals:
                 return seeds
         return least
@@ -175,6 +170,15 @@ class TimeBudget:
     def _last(self, config: Config) -> float:
         """Returns the seconds until the last of several trainings ends: on the slowest machine."""
         return self._costs.seconds(config, slowest=True)
+
+    def _raced(self, config: Config) -> float:
+        """Returns the seconds of a training of the race, with its last answers."""
+        return self._last(config) + self._costs.answers(config)
+
+    def _retrained(self, config: Config) -> float:
+        """Returns the seconds of a retrain, with its last answers."""
+        answers = self._costs.answers(config, "train+validation")
+        return self._last(config) * self._retrain + answers
 
     def _finals(
         self,
@@ -192,8 +196,8 @@ class TimeBudget:
         return finals_seconds(
             finalists,
             seeds,
-            self._last(dearest),
-            self._retrain,
+            self._raced(dearest),
+            self._retrained(dearest),
             self._slots(dearest),
             control,
             owed=owed,

@@ -10,16 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.heads import GROUPED_HEADS
 from gsfl_tune.experiment.units import time_text
-
-Control = Literal["matched", "tuned", "off"]
-Follows = Literal["matched", "tuned", "off", "raced"]
-"""What comes after a race: a control of this kind, or one that has raced, or races now."""
+from gsfl_tune.search.costs.finals import Control, finals_seconds
 
 # Epochs of the finetune stage, finalists and seeds, in order of preference. Fewer than eight
 # epochs cost accuracy before fewer seeds do. Without time for two epochs only the head is searched.
@@ -61,6 +58,8 @@ class Prices:
         view_once: What every fixed view adds to `finetune_once`.
         views: Fixed views of an image that the file asks for.
         slower: Factor for a training on the slowest machine, which ends a round of the finals.
+        validated: Last answers for validation images, in fp32, of a trained backbone.
+        tested: Last answers for test images, as `validated`.
     """
 
     start: float
@@ -74,6 +73,8 @@ class Prices:
     view_once: float = 0.0
     views: int = 0
     slower: float = 1.0
+    validated: float = 0.0
+    tested: float = 0.0
 
     def shared(self, finetune: int) -> float:
         """Returns the seconds of shared preparation; at most one view per epoch counts."""
@@ -93,6 +94,17 @@ class Prices:
     def training(self, head: int, finetune: int) -> float:
         """Returns the seconds of one training on a slot."""
         return self.start + head * self.head_epoch + finetune * self.finetune_epoch
+
+    def finals(self, head: int, finetune: int) -> tuple[float, float]:
+        """Returns the seconds of a training of the race, and of a retrain, with their answers."""
+        training = self.training(head, finetune)
+        validated, tested = (self.validated, self.tested) if finetune else (0.0, 0.0)
+        raced, retrained = training + validated, training * self.retrain + tested
+        return raced * self.slower, retrained * self.slower
+
+    def after(self, finetune: int, seeds: int) -> float:
+        """Returns the seconds of evidence and export after retrains with some seeds."""
+        return self.evidence + bool(finetune) * min(EVIDENCE_SEEDS, seeds) * self.evidence_seed
 
 
 @dataclass(frozen=True)
@@ -257,40 +269,6 @@ def control_of(experiment: Experiment) -> Control:
     return experiment.defaults().search.control if grouped else "off"
 
 
-def finals_seconds(
-    finalists: int,
-    seeds: int,
-    training: float,
-    retrain: float,
-    slots: int,
-    control: Follows,
-    *,
-    owed: int | None = None,
-) -> float:
-    """Returns the most seconds that race and retrains take, in parallel on the slots.
-
-    Args:
-        finalists: Number of finalists that race.
-        seeds: Number of seeds of every retrain.
-        training: Seconds of one training on the training part.
-        retrain: Factor for a training on training and validation images.
-        slots: Number of parallel trainings.
-        control: Kind of control; ``raced``: this race is the last one, winner and control need no
-            validation after it.
-        owed: Trainings of the race that are not finished yet; default: all of them.
-    """
-    whole = math.ceil(finalists * seeds / slots) * training
-    race = whole if owed is None else math.ceil(owed / slots) * training
-    validated = 0 if control in ("off", "raced") else 1
-    if finalists == 1:
-        # A single finalist has no race: it is validated beside the retrains.
-        race, validated = 0.0, validated + 1
-    elif control == "tuned":
-        race, validated = race + whole, 0  # that of the control's own finalists follows
-    tested = 1 if control == "off" else 2
-    return race + math.ceil((validated + tested) * seeds / slots) * training * retrain
-
-
 def make_plan(
     budget: float, spent: float, slots: int, prices: Prices, asked: Asked, *, head: int = 10
 ) -> TimePlan:
@@ -313,12 +291,9 @@ def make_plan(
     for finetune, finalists, seeds in _choices(asked):
         once = prices.shared(finetune)
         training = prices.training(head_epochs, finetune)
-        finals = finals_seconds(
-            finalists, seeds, training * prices.slower, prices.retrain, slots, asked.control
-        )
-        evidence = prices.evidence
-        if finetune:
-            evidence += min(EVIDENCE_SEEDS, seeds) * prices.evidence_seed
+        each = prices.finals(head_epochs, finetune)
+        finals = finals_seconds(finalists, seeds, *each, slots, asked.control)
+        evidence = prices.after(finetune, seeds)
         shared = budget * (1 - _RESERVE) - spent - once - evidence
         search = shared - finals
         searches = 2 if asked.control == "tuned" else 1

@@ -16,7 +16,7 @@ from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.fit_precision import FLOPS_A_CORE
-from gsfl_tune.training.precision import answers_again
+from gsfl_tune.training.precision import answers_again, features_again
 from gsfl_tune.training.pricing import ASSUMED, Costs, Measured, Work, training_work
 from gsfl_tune.training.timeline import STAGES
 
@@ -31,6 +31,9 @@ _EVIDENCE_IMAGE = 0.002
 _PROBE_NUMBER = 3e-8
 # Most test and training images that the evidence runs through a trained network.
 _EVIDENCE_IMAGES = (2000, 2048)
+# Time of an operation there, to that of one in a training, which goes backward too: by the two
+# searches with three seeds.
+_FORWARD_ALONE = 0.77
 # Start of a process before one was measured, and how many measurements are kept.
 _START_SECONDS = 6.0
 _STARTS = 12
@@ -131,13 +134,17 @@ class TrialCosts:
         numbers = self._train * channels * self._classes
         fixed = _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
         if config.data.augment.flip:  # test images of the first seed, mirrored
-            fixed += min(self._test, _EVIDENCE_IMAGES[0]) * self._forward(config, slots)
-        if answers_again(config):
-            fixed += self._answers_again(config)
+            mirrored = min(self._test, _EVIDENCE_IMAGES[0])
+            fixed += _FORWARD_ALONE * mirrored * self._forward(config, slots)
+        if features_again(config):
+            fixed += self._features_again(config)
         return fixed + min(seeds, EVIDENCE_SEEDS) * self.evidence_seed(config, slots)
 
-    def _answers_again(self, config: Config) -> float:
-        """Returns the seconds in which validation and test images pass the backbone in fp32."""
+    def _features_again(self, config: Config) -> float:
+        """Returns the seconds in which validation and test images pass the backbone in fp32.
+
+        The speed is that of this machine's cores, also where a GPU is faster.
+        """
         reads = pooling_class(config.model.pooling).reads
         work = backbone_work(config.model.extractor, 0, config.eval_image_size, reads).frozen
         return (self._validation + self._test) * work / (FLOPS_A_CORE * usable_cores())
@@ -147,9 +154,21 @@ class TrialCosts:
         tested, trained = _EVIDENCE_IMAGES
         # The winner sees training and test images, its control only test images.
         images = 2 * min(self._test, tested) + min(self._train + self._validation, trained)
-        if answers_again(config):  # winner and control are tested in fp32 too
-            images += 2 * (self._validation + self._test)
-        return images * self._forward(config, slots)
+        return _FORWARD_ALONE * images * self._forward(config, slots)
+
+    def answers(self, config: Config, fit: FitOn = "train") -> float:
+        """Returns the seconds, on one slot, of the answers at the end of a retrain.
+
+        They are in fp32, so images pass the whole network again where it computes in less. A pass
+        in fp32 costs what it does in a training in bf16, which goes backward too.
+
+        Args:
+            config: The configuration.
+            fit: Which images it was trained on: validation images are answered after a training on
+                the training part, test images after one on both.
+        """
+        images = self._validation if fit == "train" else self._test
+        return images * self._forward(config, 1) if answers_again(config) else 0.0
 
     def _forward(self, config: Config, slots: int) -> float:
         """Returns the seconds of an image through a trained network; 0 for a frozen backbone.
@@ -162,7 +181,7 @@ class TrialCosts:
         if not works or not works[-1].operations:
             return 0.0
         reads = pooling_class(config.model.pooling).reads
-        whole = backbone_work(config.model.extractor, 0, config.data.image_size, reads).frozen
+        whole = backbone_work(config.model.extractor, 0, config.eval_image_size, reads).frozen
         # It runs on one machine, whatever others there are.
         slots = min(slots, self.node_slots or slots)
         return whole * self.costs.epoch(works[-1]) / works[-1].operations / slots

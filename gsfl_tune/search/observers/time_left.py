@@ -37,7 +37,7 @@ def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.
         slots: Number of parallel trainings.
         pace: Current ratio of training times to their prices.
     """
-    search, training = config.search, costs.seconds(config)
+    search, training = config.search, costs.seconds(config) + costs.answers(config)
     # The race ends with the first seed or with the last one.
     seeds = (1 + search.final_seeds) / 2
     race = 0.0
@@ -70,15 +70,18 @@ def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
     """Returns the price of the retrains of winner and control: a plain head costs less."""
     search = config.search
     own, every = costs.seconds(config), search.final_seeds
+    # Last answers of a retrain, and of a training that is validated.
+    tested, answered = costs.answers(config, "train+validation"), costs.answers(config)
+    last = own * costs.retrain + tested
     # A candidate that did not race is validated beside the retrains, with the winner's seeds.
     seeds = every if search.finalists == 1 else (1 + every) / 2
-    total = own * (every * costs.retrain + (seeds if search.finalists == 1 else 0))
+    total = every * last + (seeds * (own + answered) if search.finalists == 1 else 0)
     if search.control != "off" and config.model.head in GROUPED_HEADS:
         model = config.model.model_copy(update={"head": CONTROL})
         validated = seeds if search.control == "matched" else 0
         plain = costs.seconds(config.model_copy(update={"model": model}))
-        total += plain * (every * costs.retrain + validated)
-    return max(own * costs.retrain, total / slots)
+        total += every * (plain * costs.retrain + tested) + validated * (plain + answered)
+    return max(last, total / slots)
 
 
 def typical(experiment: Experiment, count: int = 16) -> list[Config]:
@@ -164,7 +167,8 @@ def of_jobs(
     known = {job.name: job for job in jobs}
 
     def rest(name: str, epochs: float) -> float:
-        return rest_of(costs, known[name].config, epochs, known[name].fit)
+        config, fit = known[name].config, known[name].fit
+        return rest_of(costs, config, epochs, fit) + costs.answers(config, fit)
 
     forecast = JobsForecast(rest, slots, [jobs[index].name for index in waiting], costs=costs)
 

@@ -26,12 +26,14 @@ from gsfl_tune.run import EpochLog, RunDirectory, StudyName
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.search.costs.time_plan import TimePlan
+from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.opening.change_space import change_space, changed_lines
 from gsfl_tune.search.opening.interrupted_change import begun_with, in_file, unnoticed_change
 from gsfl_tune.search.opening.kept_plan import as_asked, planned
+from gsfl_tune.search.opening.kept_prices import recall_prices
 from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.study.journal import open_journal, read_studies
-from gsfl_tune.search.study.reconcile import refuse_changes
+from gsfl_tune.search.study.reconcile import refuse_changes, search_attributes
 from gsfl_tune.search.study.warm_start import earlier_trials
 from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.fit_precision import refuse_unfit_precision
@@ -64,6 +66,16 @@ class Beginning:
     def same_space(self) -> bool:
         """Returns whether the trials of the run are what its last driver worked on."""
         return self.before is None and self.changed is None
+
+    def recall_prices(self, run: RunDirectory, costs: TrialCosts) -> None:
+        """Prices trainings as the driver did that a resume follows; before `prepare`.
+
+        Args:
+            run: The run directory.
+            costs: Receives what the epochs of trials took.
+        """
+        # Until `prepare` the trials of the journal are those of the space before.
+        recall_prices(self.experiment if self.before is None else self.before, run, costs)
 
     def prepare(
         self, run: RunDirectory, experiment: Experiment, notice: Callable[[str], None]
@@ -114,17 +126,20 @@ def begin_or_go_on(
         return anew
     try:
         asked = as_asked(experiment, run)
+        attributes = search_attributes(run)
         found = Beginning(
-            *planned(asked, run), changed=unnoticed_change(run), counted=_counted(asked)
+            *planned(asked, run),
+            changed=unnoticed_change(run, attributes),
+            counted=_counted(asked),
         )
         Manifest(run).refuse_other_data(data)
         # Without a trial in the new space, the run's own file takes the change back.
         changing = changing or (found.changed is not None and in_file(run, found.experiment))
-        if changing and changed_lines(run, found.experiment):
-            return replace(found, before=begun_with(run, experiment.defaults().data))
-        refuse_changes(run, found.experiment)
+        if changing and changed_lines(run, found.experiment, attributes):
+            return replace(found, before=begun_with(run, attributes))
+        refuse_changes(run, found.experiment, attributes)
     except UserError:
-        # Reading the whole journal takes a while, so it is done only before a refusal.
+        # What trials have done takes a second look at journal and logs, only before a refusal.
         if not untried(run):
             raise
         return anew

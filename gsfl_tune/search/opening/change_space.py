@@ -41,8 +41,8 @@ from gsfl_tune.search.samplers.history import OUTSIDE, TIME_OVER
 from gsfl_tune.search.samplers.spaces import plain_space
 from gsfl_tune.search.study.compatibility import changeable, differences
 from gsfl_tune.search.study.goals import RECORDED
-from gsfl_tune.search.study.journal import open_journal, read_studies, study_attributes
-from gsfl_tune.search.study.reconcile import flat, study_signature
+from gsfl_tune.search.study.journal import open_journal, read_studies
+from gsfl_tune.search.study.reconcile import flat, search_attributes, study_signature
 
 _VALUED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -63,19 +63,20 @@ class Fit:
     comparable: bool = True
 
 
-def changed_lines(run: RunDirectory, experiment: Experiment) -> list[str]:
+def changed_lines(
+    run: RunDirectory, experiment: Experiment, attributes: Mapping[str, Any] | None = None
+) -> list[str]:
     """Lists what `change_space` would change, one line per leaf; empty if nothing changes.
 
     Args:
         run: The run.
         experiment: The new experiment, bounds clamped to the data.
+        attributes: Those of the run's search; default: they are read.
 
     Raises:
         UserError: For a change of the search itself, which makes values incomparable.
     """
-    if not run.journal.exists():
-        return []
-    known = study_attributes(run.journal, "search").get("fingerprint")
+    known = (search_attributes(run) if attributes is None else attributes).get("fingerprint")
     if known is None:
         return []
     found = study_signature(experiment)
@@ -117,8 +118,9 @@ def change_space(
     Raises:
         UserError: When `before` is not what the studies were begun with.
     """
-    lines = changed_lines(run, after)
-    if differences(study_attributes(run.journal, "search")["fingerprint"], study_signature(before)):
+    attributes = search_attributes(run)
+    lines = changed_lines(run, after, attributes)
+    if differences(attributes["fingerprint"], study_signature(before)):
         raise UserError(
             f"{run.experiment_file}: this is not the experiment that the run was begun with; "
             "--change-space needs it to know what its trials were"

@@ -12,6 +12,7 @@ from gsfl_tune.experiment.units import seconds
 from gsfl_tune.run import RunDirectory, read_json
 from gsfl_tune.search.costs.time_budget import unlimited
 from gsfl_tune.search.costs.time_plan import TimePlan, control_of
+from gsfl_tune.search.samplers.spaces import own_experiment
 
 
 def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, TimePlan | None]:
@@ -42,8 +43,8 @@ def as_asked(experiment: Experiment, run: RunDirectory) -> Experiment:
     """Returns the experiment of a resume as its user wrote it.
 
     The run's own ``experiment.yaml`` has the numbers of the plan in place of those that the user
-    left out. Taken for the user's, they would stay as they are under another budget, and the number
-    of trials, which the time cannot reach, would be one to be waited for.
+    left out. Taken for the user's, they would not change with the budget, and the search would wait
+    for a number of trials that it cannot reach in time.
 
     Args:
         experiment: The experiment of the resume; maybe the run's own file.
@@ -55,7 +56,7 @@ def as_asked(experiment: Experiment, run: RunDirectory) -> Experiment:
     if experiment.defaults().search.time_budget is None or not run.plan_file.exists():
         return experiment
     try:
-        own = Experiment.load(run.experiment_file)
+        own = own_experiment(run)
         plan = TimePlan(**read_json(run.plan_file))
     except (UserError, TypeError, ValueError):
         return experiment  # `planned` names a plan that cannot be read

@@ -11,7 +11,8 @@ from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.samplers.spaces import plain_space
 from gsfl_tune.search.study.journal import read_studies
 
-# The newest trials of a study that are read: more are not remembered.
+# Newest trials of a study that are read: 50 of each kind of work count (`Costs`), and a space has
+# a few kinds.
 _MOST = 200
 
 

@@ -202,6 +202,8 @@ def prices_of(
         view_once=view_once,
         views=config.data.views,
         slower=costs.seconds(config, slowest=True) / training,
+        validated=costs.answers(config),
+        tested=costs.answers(config, "train+validation"),
     )
 
 

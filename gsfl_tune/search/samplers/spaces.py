@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.experiment.heads import CONTROL
 from gsfl_tune.experiment.loss_terms import SHARED_TERMS
@@ -38,9 +39,24 @@ def plain_space(experiment: Experiment) -> Experiment:
 def unchecked(text: str) -> Experiment:
     """Loads an experiment that was checked when it was written; its files are not checked again."""
     root = read_yaml(text, "experiment", [])
-    if root is None:
+    if root is None or not isinstance(root.value, dict):
         raise ValueError("no experiment")
     return Experiment(root, "experiment", [], None)
+
+
+def own_experiment(run: RunDirectory) -> Experiment:
+    """Reads the file of a run; images and weights may be elsewhere since it was written.
+
+    Args:
+        run: The run.
+
+    Raises:
+        UserError: When the file cannot be read.
+    """
+    try:
+        return unchecked(run.experiment_file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{run.experiment_file}: cannot be read ({error})") from error
 
 
 def run_spaces(run: RunDirectory) -> dict[StudyName, Space]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,16 +39,28 @@ def study_signature(experiment: Experiment) -> dict[str, str]:
     return {path: text for path, text in found.items() if not changeable(path)}
 
 
-def refuse_changes(run: RunDirectory, experiment: Experiment) -> None:
+def search_attributes(run: RunDirectory) -> dict[str, Any]:
+    """Reads the attributes of a run's search; empty without one. It reads the whole journal."""
+    return study_attributes(run.journal, "search") if run.journal.exists() else {}
+
+
+def refuse_changes(
+    run: RunDirectory, experiment: Experiment, attributes: Mapping[str, Any] | None = None
+) -> None:
     """Refuses an experiment that did not begin this run; writes nothing.
+
+    Args:
+        run: The run.
+        experiment: The experiment.
+        attributes: Those of the run's search; default: they are read.
 
     Raises:
         UserError: With one line per difference.
     """
-    if run.journal.exists():
-        known = study_attributes(run.journal, "search").get("fingerprint")
-        if known is not None:
-            check_signature("search", known, study_signature(experiment))
+    found = search_attributes(run) if attributes is None else attributes
+    known = found.get("fingerprint")
+    if known is not None:
+        check_signature("search", known, study_signature(experiment))
 
 
 @dataclass(frozen=True)

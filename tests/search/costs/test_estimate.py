@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gsfl_tune.search.costs.estimate import of_budget, of_prices
@@ -44,6 +46,21 @@ def test_parts_by_hand():
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert found.slot_hours == pytest.approx(4 * found.seconds / 3600)
     assert found.gpu_hours == pytest.approx(2 * found.seconds / 3600)
+
+
+def test_answers_in_fp32_belong_to_the_finals_of_a_trained_backbone():
+    prices = replace(PRICES, validated=2.0, tested=5.0)
+
+    def of(prices, epochs):
+        return of_prices(
+            prices, asked(), trials=40, epochs=epochs, finals=(3, 3), slots=4, gpus=0
+        ).parts
+
+    found, before = of(prices, (10, 8)), of(PRICES, (10, 8))
+    # Three rounds of the race and three of retrains.
+    assert found["finals"] - before["finals"] == pytest.approx(3 * 2 + 3 * 5)
+    assert found["evidence"] == before["evidence"]
+    assert of(prices, (10, 0)) == of(PRICES, (10, 0))
 
 
 def test_an_epoch_of_each_stage_has_its_seconds():

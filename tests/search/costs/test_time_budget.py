@@ -229,3 +229,18 @@ def test_no_control_is_priced_beside_a_winner_that_has_none() -> None:
     # Nine trainings for the race, three for the winner.
     expected = 0.97 * 40 * run.training - 12 * price - run.training
     assert run.budget.search_seconds(plain) == pytest.approx(expected)
+
+
+def test_answers_in_fp32_are_paid_with_the_finals() -> None:
+    """Those of 2,000 test images take longer than a training of few images."""
+
+    def left(precision: str) -> float:
+        run = _Run(budget=100)
+        run.costs = TrialCosts(train=600, validation=100, classes=21, test=2000)
+        budget = TimeBudget(run.budget.plan, lambda: 0.0, run.costs, control="matched", retrain=1.0)
+        config = _config("training.finetune.epochs=2", f"training.precision={precision}")
+        # Nine trainings of the race; nine of winner and control, in rounds of one slot.
+        answers = 9 * run.costs.answers(config) + 9 * run.costs.answers(config, "train+validation")
+        return SearchTime(budget).budget.search_seconds(config) + answers
+
+    assert left("bf16") == pytest.approx(left("fp32"))

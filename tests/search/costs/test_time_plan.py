@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.search.costs.time_plan import Asked, Prices, finals_seconds, make_plan
+from gsfl_tune.search.costs.time_plan import Asked, Prices, make_plan
 
 # About what 3,000 photographs and the last two blocks of a small backbone cost on one core.
 PRICES = Prices(
@@ -102,18 +102,6 @@ def test_a_tuned_control_takes_a_search_and_finals_of_its_own():
         for control in ("matched", "tuned")
     )
     assert tuned.finals > matched.finals
-    assert finals_seconds(3, 3, 100, 1.0, 2, "off") < finals_seconds(3, 3, 100, 1.0, 2, "matched")
-
-
-def test_finals_use_the_slots_there_are():
-    one, many = (finals_seconds(3, 3, 100, 1.1, slots, "matched") for slots in (1, 9))
-    assert one == pytest.approx(900 + 9 * 110)
-    assert many == pytest.approx(100 + 110)
-    # Of nine trainings of the race four are done; a tuned control's finalists race for themselves.
-    left = finals_seconds(3, 3, 100, 1.1, 1, "matched", owed=5)
-    assert left == pytest.approx(one - 400)
-    tuned = [finals_seconds(3, 3, 100, 1.1, 1, "tuned", owed=owed) for owed in (None, 0)]
-    assert tuned[0] - tuned[1] == pytest.approx(900)
 
 
 def test_the_plan_is_readable_and_survives_its_file():

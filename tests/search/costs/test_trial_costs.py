@@ -114,10 +114,12 @@ def test_evidence_grows_with_images_and_with_seeds_of_trained_backbones() -> Non
 
 
 def test_evidence_takes_what_it_took() -> None:
-    # Searches of benchmarks/results/budgeted.jsonl on two cores.
+    # Searches of benchmarks/results/budgeted.jsonl on two cores. Those with one seed are of a
+    # template that tested images in the size of the training.
     def priced(
         images: tuple[int, int, int, int], epochs: int, training: float, *, blocks: int, seeds: int
     ) -> float:
+        size = 224 if seeds == 1 else 256
         train, validation, test, classes = images
         tried = Experiment.load(
             TEMPLATE,
@@ -125,6 +127,7 @@ def test_evidence_takes_what_it_took() -> None:
                 *("data.path=/", "model.backbone=tf_efficientnet_lite0"),
                 *(f"training.finetune.blocks={blocks}", "training.head.epochs=10"),
                 f"training.finetune.epochs={epochs}",
+                f"data.eval_image_size={size}",
                 # Those searches did not test in another arithmetic than they trained in.
                 "training.precision=fp32",
             ],
@@ -134,29 +137,53 @@ def test_evidence_takes_what_it_took() -> None:
         return costs.evidence(tried.defaults(), seeds=seeds, slots=2)
 
     grocery, clothing = (2640, 296, 2485, 81), (3068, 341, 372, 10)
-    # With one seed 53, 73, 81 and 126 seconds; ten more for the bundles.
-    assert priced(grocery, 8, 317.0, blocks=2, seeds=1) == pytest.approx(83 + 10, rel=0.2)
-    assert priced(grocery, 8, 151.0, blocks=1, seeds=3) == pytest.approx(149 + 15, rel=0.2)
-    assert priced(clothing, 5, 95.0, blocks=1, seeds=3) == pytest.approx(64 + 10, rel=0.2)
+    # 53, 73 and 126 seconds, ten more for the bundles. The longest had other work beside it.
+    assert 53 + 10 < priced(grocery, 8, 317.0, blocks=2, seeds=1) < 73 + 10
+    assert priced(grocery, 8, 151.0, blocks=1, seeds=3) == pytest.approx(149 + 15, rel=0.1)
+    assert priced(clothing, 5, 95.0, blocks=1, seeds=3) == pytest.approx(64 + 10, rel=0.1)
     # 24 to 27 seconds, with the bundles 35.
-    assert 24 < priced(clothing, 8, 345.0, blocks=2, seeds=1) < 60
+    assert 24 < priced(clothing, 8, 345.0, blocks=2, seeds=1) < 45
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        ("model.feature_precision=int8",),
-        ("training.cache_precision=fp16",),
-        ("training.finetune.epochs=2", "training.precision=bf16"),
-    ],
+    "change", ["model.feature_precision=int8", "training.cache_precision=fp16"]
 )
-def test_the_last_answers_in_fp32_have_a_price(changes: tuple[str, ...]) -> None:
-    plain = [each for each in changes if each.startswith("training.finetune")]
-    exact = _config(*plain, "training.precision=fp32")
-
+def test_features_that_a_bundle_computes_again_have_a_price(change: str) -> None:
     def difference(images: int) -> float:
         costs = _costs(test=images)
-        return costs.evidence(_config(*changes)) - costs.evidence(exact)
+        return costs.evidence(_config(change)) - costs.evidence(_config())
 
     few, many = difference(1000), difference(10_000)
     assert 0 < few < many
+
+
+def test_a_training_in_bf16_changes_no_frozen_feature() -> None:
+    costs = _costs(test=1000)
+    assert costs.evidence(_config("training.precision=bf16")) == costs.evidence(_config())
+    stages = ("training.finetune.epochs=2",)
+    low, full = (_config(*stages, f"training.precision={each}") for each in ("bf16", "fp32"))
+    # What is answered again is answered at the end of a retrain, before the evidence.
+    assert costs.evidence(low, seeds=3) == costs.evidence(full, seeds=3)
+
+
+def test_the_last_answers_in_fp32_are_a_part_of_the_retrain() -> None:
+    costs = _costs(test=1000)
+    low = _config("training.finetune.epochs=2", "training.precision=bf16")
+    validated, tested = costs.answers(low), costs.answers(low, "train+validation")
+    assert tested == pytest.approx(10 * validated)  # 100 validation images
+    assert validated > 0
+    # They pass the whole network, which is less than an epoch of it.
+    [_, finetune] = costs.work(low)
+    assert validated < costs.costs.epoch(finetune)
+    full = _config("training.finetune.epochs=2", "training.precision=fp32")
+    assert costs.answers(full) == costs.answers(_config("training.precision=bf16")) == 0
+
+
+def test_images_cost_by_the_size_that_the_trained_network_sees_them_in() -> None:
+    small = _config("training.finetune.epochs=2", "data.image_size=32", "data.eval_image_size=32")
+    large = _config("training.finetune.epochs=2", "data.image_size=32", "data.eval_image_size=64")
+    few, many = _costs(test=1000), _costs(test=1000)
+    for costs, config in ((few, small), (many, large)):
+        _, finetune = costs.work(config)
+        costs.observe(config, {"measured": {"finetune": [1, 1e-9 * finetune.operations]}})
+    assert many.evidence_seed(large) == pytest.approx(4 * few.evidence_seed(small), rel=0.1)

@@ -15,6 +15,16 @@ from gsfl_tune.search.observers.forecast import JobsForecast, StudyForecast, mak
 from tests.search.experiments import experiment
 
 RECORDED = Path(__file__).parent / "recorded"
+# Least share of the time for which the forecast is right: of what a user is told, and without
+# evidence and export. Each is a little below what `benchmarks/forecast.py show` prints.
+FLOORS = {
+    "both_stages": (0.8, 0.5),
+    "busy_heads": (0.6, 0.8),
+    "busy_typefaces": (0.4, 0.85),
+    "folds": (0.95, 0.5),
+    "tuned_control": (0.9, 0.8),
+    "two_finalists": (0.95, 0.9),
+}
 
 
 class Time:
@@ -132,14 +142,13 @@ def test_time_left_is_right_within_a_factor_for_most_of_a_recorded_search(name: 
     """Searches that were recorded (`benchmarks/forecast.py`), forecast again by this version.
 
     What a user is told counts evidence and export in. Others kept the machine of two recordings
-    busy: their evidence took three times what it takes on an idle one, which is its price. Of
-    these the time until the last retrain is compared.
+    busy: their evidence took three times what it takes on an idle one, which is its price.
     """
     told = replayed(json.loads((RECORDED / f"{name}.json").read_text()))
     assert len(told) > 60
-    busy = name.startswith("busy")
-    right = [each.good_of_trainings if busy else each.good for each in told]
-    assert sum(right) / len(right) >= 0.8
+    whole, trained = FLOORS[name]
+    assert sum(each.good for each in told) / len(told) >= whole
+    assert sum(each.good_of_trainings for each in told) / len(told) >= trained
 
 
 def test_jobs_take_the_slots_that_come_free() -> None:

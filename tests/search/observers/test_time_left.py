@@ -125,3 +125,24 @@ def test_jobs_that_end_leave_less_and_at_last_the_rest_of_the_run(
     forecast.started("seed 2")
     forecast.ended("seed 2")
     assert left() == pytest.approx(rest)
+
+
+@pytest.mark.parametrize("fit", ["train", "train+validation"])
+def test_a_retrain_answers_in_fp32_before_its_slot_is_free(run: RunDirectory, fit: Any) -> None:
+    costs = TrialCosts(train=600, validation=100, classes=21, test=1000)
+    stages = ("training.finetune.epochs=2", "search.finalists=1", "search.final_seeds=1")
+
+    def left(precision: str) -> tuple[float, float]:
+        config = _config(*stages, f"training.precision={precision}")
+        job = Job(name="seed 1", config=config, seed=1, directory=run.finals / "x", fit=fit)
+        _, found = of_jobs([job], [0], costs, 1)
+        return found() - after_jobs(costs, [job], 1), costs.answers(config, fit)
+
+    (low, answers), (full, none) = left("bf16"), left("fp32")
+    assert answers > none == 0
+    assert low - full == pytest.approx(answers)
+    # Before them a search counts them in too: with a winner's validation and test, and a control's.
+    config, exact = (_config(*stages, f"training.precision={each}") for each in ("bf16", "fp32"))
+    both = costs.answers(config) + costs.answers(config, "train+validation")
+    rest = after_search(costs, config, 1) - after_search(costs, exact, 1)
+    assert rest == pytest.approx(2 * both)

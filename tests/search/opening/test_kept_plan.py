@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,26 @@ def test_the_runs_own_file_is_resumed_as_the_file_of_its_user(
     assert ours.experiment.defaults() == theirs.experiment.defaults()
     # The time ends the search, and no number of trials.
     assert (ours.counted, theirs.counted) == (False, False)
+
+
+def test_the_runs_own_file_is_that_of_its_user_where_images_have_moved(
+    kept: RunDirectory, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    asked = YAML.replace("source: typefaces", f"source: folder, path: {old}")
+    first = Experiment.parse(asked)
+    write_json(kept.plan_file, replace(MANY, automatic=sorted(first.automatic)).to_json())
+    Manifest(kept).begin(first, data="aaaa", environment={}, seconds=1.0)
+    write_text(kept.experiment_file, planned(as_asked(first, kept), kept)[0].to_yaml())
+    old.rename(new)
+    now = (f"data.path={new}", "search.time_budget=100m")
+    theirs = begin_or_go_on(Experiment.parse(asked, overrides=now), kept, "aaaa", resume=True)
+    file = Experiment.load(kept.experiment_file, now)
+    ours = begin_or_go_on(file, kept, "aaaa", resume=True)
+    assert ours.plan == theirs.plan
+    assert ours.experiment.defaults() == theirs.experiment.defaults()
+    assert not ours.counted
 
 
 def test_numbers_of_the_user_are_none_of_the_plan(kept: RunDirectory) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.run import EpochLog, RunDirectory, write_text
 from gsfl_tune.run.layout import EPOCHS_FILE
-from gsfl_tune.search import TrialCosts, open_study, plain_space, recall_prices
+from gsfl_tune.run.manifest import Manifest
+from gsfl_tune.search import TrialCosts, begin_or_go_on, open_study, plain_space, recall_prices
 from gsfl_tune.search.study.study import Study
 from tests.search.experiments import experiment
 
@@ -88,3 +89,25 @@ def test_a_run_without_trials_changes_no_price(run: RunDirectory) -> None:
     before = costs.seconds(tried.defaults())
     recall_prices(tried, run, costs)
     assert costs.seconds(tried.defaults()) == before
+
+
+def test_trials_of_a_space_that_changes_are_priced_as_what_they_were(run: RunDirectory) -> None:
+    """A backbone that the new space leaves out says nothing of the one that it keeps."""
+    old = experiment(*OVERRIDES, "model.backbone={choice: [resnet10t, resnet18]}")
+    new = experiment(*OVERRIDES, "model.backbone=resnet18")
+    Manifest(run).begin(old, data="aaaa", environment={}, seconds=1.0)
+    write_text(run.experiment_file, old.to_yaml())
+    study = open_study(old, run)
+    assert old.default_params()["model.backbone"] == "resnet10t"
+    _log(run, study, old, {"head": 7.0, "finetune": 70.0})
+    study.close()
+    begun = begin_or_go_on(new, run, "aaaa", resume=True, changing=True)
+    found, same = _costs(), _costs()
+    begun.recall_prices(run, found)
+    recall_prices(old, run, same)
+    assert found.seconds(new.defaults()) == same.seconds(new.defaults())
+    # Those of the old backbone are known, if it comes back.
+    _, finetune = found.work(old.defaults())
+    assert found.costs.epoch(finetune) == pytest.approx(70.0)
+    _, finetune = found.work(new.defaults())
+    assert found.costs.epoch(finetune) != pytest.approx(70.0)
