@@ -20,7 +20,8 @@ from gsfl_tune.data.sources._tables import Columns, class_names, features_of
 # A price is not worth a longer wait for a server, and for the process that asks it to start.
 _SECONDS = 10.0
 _START_SECONDS = 60.0
-# An answer, and that there was none, is known for this long: a price needs it several times.
+# An answer, and that there was none, is known for at most this long: a price needs it several
+# times.
 _REMEMBERED = 60.0
 _CODE = "from gsfl_tune.data.sources._remote_classes import answer; answer()"
 
