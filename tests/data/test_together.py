@@ -114,6 +114,7 @@ def test_why_images_are_left_out_is_said_of_the_sets_that_there_are(
         "byte-identical copies and those sets alone"
     )
     monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)  # where the contact sheet is written
     words = "left out, as the test or validation part has the same image"
     assert main(["data", str(root)]) == 0
     assert f"{words}: 1" in capsys.readouterr().out
