@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import showing
 
@@ -17,7 +18,8 @@ def learns_parts(experiment: Experiment) -> bool:
     return bool(set(PART_METHODS) & set(experiment.values("training.method")))
 
 
-class Described(NamedTuple):
+@dataclass(frozen=True)
+class Described:
     """Holds what a listing tells of the data.
 
     Attributes:
@@ -27,7 +29,7 @@ class Described(NamedTuple):
             where nothing was listed.
     """
 
-    told: list[str] = []
+    told: list[str] = field(default_factory=list)
     images: int | None = None
     classes: int | None = None
 

@@ -42,6 +42,4 @@ def options_problem(url: str) -> str | None:
     if found is None:
         return None
     scheme = found.group(1)
-    return (
-        "found an endpoint with its scheme, allowed endpoint_override=HOST:PORT&scheme=" + scheme
-    )
+    return "found an endpoint with its scheme, allowed endpoint_override=HOST:PORT&scheme=" + scheme

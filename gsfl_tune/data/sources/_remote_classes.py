@@ -9,11 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from gsfl_tune.activity import activity
+from gsfl_tune.child_environment import child_environment
 from gsfl_tune.data.sources._remote import PARQUET, open_one
 from gsfl_tune.data.sources._tables import Columns, class_names, features_of
 
@@ -46,8 +46,6 @@ def _asked(url: str, config: str | None, columns: Columns, _: int) -> int | None
 
     pyarrow waits at the end of a process for servers that do not answer, for minutes.
     """
-    root = str(Path(__file__).parents[3])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     with activity("reading the class names of a remote file"):
         try:
             done = subprocess.run(
@@ -56,7 +54,7 @@ def _asked(url: str, config: str | None, columns: Columns, _: int) -> int | None
                 capture_output=True,
                 text=True,
                 timeout=_START_SECONDS + _SECONDS,
-                env={**os.environ, "PYTHONPATH": paths},
+                env=child_environment(),
                 check=True,
             )
             return int(done.stdout)
