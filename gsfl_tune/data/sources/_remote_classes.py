@@ -44,7 +44,8 @@ def remote_classes(paths: tuple[str, ...], config: str | None, columns: Columns)
 def _asked(url: str, config: str | None, columns: Columns, _: int) -> int | None:
     """Asks in a process of its own.
 
-    pyarrow waits at the end of a process for servers that do not answer, for minutes.
+    At the end of a process pyarrow waits for a server that does not answer, for 100 seconds
+    (``findings/pyarrow_s3_keeps_a_process_from_ending.sh``).
     """
     with activity("reading the class names of a remote file"):
         try:
