@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,8 +17,18 @@ def usable_cores() -> int:
 
 
 @lru_cache(maxsize=1)
+def model_name() -> str:
+    """Returns the name of this machine's CPU, for people."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
 def processor() -> str:
-    """Returns the name of this machine's CPU: nodes may share the disk of a cache."""
+    """Returns all that tells kinds of CPUs apart, for keys: nodes may share the disk of a cache."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -279,6 +279,9 @@ def training_images_told(trained_on: Mapping[str, Any], data: LabelledImages) ->
     drawn = data.drawn_from
     if not trained_on or drawn is None or trained_on.get("test") == drawn.test:
         return []
+    # Bundles of earlier versions do not say how many images there were.
+    if trained_on.get("count", drawn.count) != drawn.count:
+        return []
     # Asked last, as it may have to read images that are not scored.
     if trained_on.get("images") != drawn.images():
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import showing
@@ -17,10 +18,26 @@ def learns_parts(experiment: Experiment) -> bool:
     return bool(set(PART_METHODS) & set(experiment.values("training.method")))
 
 
-def describe_data(experiment: Experiment) -> tuple[list[str], int | None]:
+@dataclass(frozen=True)
+class Described:
+    """Holds what a listing tells of the data.
+
+    Attributes:
+        told: Lines about it.
+        images: Number of images; None where nothing was listed.
+        classes: Number of classes, as `gsfl_tune.data.sources.count_classes` counts them; None
+            where nothing was listed.
+    """
+
+    told: list[str] = field(default_factory=list)
+    images: int | None = None
+    classes: int | None = None
+
+
+def describe_data(experiment: Experiment) -> Described:
     """Describes the data and counts the images, as far as a listing tells.
 
-    Remote images are not read; their number is None.
+    Remote images are not read.
 
     Raises:
         ExperimentError: If a method learns parts and no image shows one.
@@ -41,14 +58,16 @@ def describe_data(experiment: Experiment) -> tuple[list[str], int | None]:
     config = experiment.defaults().data
     paths = [config.path] if isinstance(config.path, str) else config.path or []
     if config.source == "typefaces" or config.download or any("://" in path for path in paths):
-        return [], None
+        return Described()
     try:
         with showing("listing the images", short=True):
-            source = leave_out(create_source(config, cache_directory()), config)
+            listed = create_source(config, cache_directory())
+            classes = len(listed.classes)
+            source = leave_out(listed, config)
             mark_sets(source, config)
             synthetic = sum(map(len, map(read_manifest, synthetic_folders(config))))
     except UserError as error:
-        return [f"Warning: {line}" for line in str(error).splitlines()], None
+        return Described([f"Warning: {line}" for line in str(error).splitlines()])
     if learns_parts(experiment):
         from gsfl_tune.training.parts import refuse_without_parts
 
@@ -74,4 +93,4 @@ def describe_data(experiment: Experiment) -> tuple[list[str], int | None]:
     ]
     if synthetic:
         lines.append(f"Data: data.synthetic: {synthetic:,} images for the training part")
-    return lines, len(source.samples) + synthetic
+    return Described(lines, len(source.samples) + synthetic, classes)

@@ -19,16 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._check_answer import Answer
-from gsfl_tune.cli._check_data import describe_data, learns_parts
+from gsfl_tune.cli._check_data import Described, describe_data, learns_parts
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
 
 # Part of every key; raise it when the content of a file changes its meaning.
-_FORMAT = 1
+_FORMAT = 2
 _FOLDER = "checks"
 # More files than these, the oldest, are removed.
 _MOST = 200
+# A folder for each GPU, with its name in a file `information`.
+_GPUS = Path("/proc/driver/nvidia/gpus")
 _WEIGHTS = {None, "imagenet", "package", "none"}
 
 
@@ -74,11 +76,11 @@ def remembered(args: argparse.Namespace) -> Known:
         experiment = Experiment.load(args.file, overrides=args.overrides, checks={})
         if not _stands_alone(experiment):
             return Known()
-        told, images = ([], None) if args.json else describe_data(experiment)
-        file = _file(args, experiment, images)
+        described = Described() if args.json else describe_data(experiment)
+        file = _file(args, experiment, described)
     except (UserError, OSError):
         return Known()  # the check itself says what is wrong
-    return Known(experiment, told, images, file, _read(file))
+    return Known(experiment, described.told, described.images, file, _read(file))
 
 
 def _stands_alone(experiment: Experiment) -> bool:
@@ -97,13 +99,16 @@ def _stands_alone(experiment: Experiment) -> bool:
     )
 
 
-def _file(args: argparse.Namespace, experiment: Experiment, images: int | None) -> Path:
+def _file(args: argparse.Namespace, experiment: Experiment, described: Described) -> Path:
     from gsfl_tune.cache.entries import cache_directory
     from gsfl_tune.data.sources import count_classes
 
+    classes = described.classes
+    if classes is None:
+        classes = count_classes(experiment.defaults().data)
     parts = (
         _FORMAT, experiment.to_yaml(), sorted(experiment.automatic),
-        args.json, args.slots, args.price, images, count_classes(experiment.defaults().data),
+        args.json, args.slots, args.price, described.images, classes,
         _files(experiment), _code(), _machine(),
     )  # fmt: skip
     key = hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
@@ -154,7 +159,19 @@ def _machine() -> tuple[object, ...]:
     gpus = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     memory = psutil.virtual_memory().total
-    return (processor(), usable_cores(), memory, sys.platform, gpus, visible)
+    return (processor(), usable_cores(), memory, sys.platform, gpus, visible, _gpu_models())
+
+
+def _gpu_models() -> list[str]:
+    """Returns the names of the GPUs, which tell their memory; not what differs by single GPU."""
+    with suppress(OSError):
+        return sorted(
+            line
+            for each in _GPUS.glob("*/information")
+            for line in each.read_text(errors="replace").splitlines()
+            if line.startswith("Model:")
+        )
+    return []
 
 
 def _read(file: Path) -> Answer | None:

@@ -63,7 +63,8 @@ class Check(Command):
         refuse_unfit_precision(experiment)
         told, images = known.told, known.images
         if known.experiment is None and (not args.json or learns_parts(experiment)):
-            told, images = describe_data(experiment)
+            described = describe_data(experiment)
+            told, images = described.told, described.images
         answer = find_answer(args, experiment, images)
         known.keep(answer)
         _print(args, experiment, told, answer)

@@ -88,7 +88,7 @@ class Data(Command):
             if texts is not None:
                 first = f"{dataset.classes[0]}: {texts[0]}"
                 _line(console, f"descriptions of all classes, such as {first}")
-            _print_findings(console, dataset)
+            _print_findings(console, dataset, together=config.split.together is not None)
             _print_near_duplicates(console, near, dataset)
         with showing("drawing the contact sheet"):
             sheet, shown = contact_sheet(dataset)
@@ -219,7 +219,7 @@ def _print_sizes(console: Console, sizes: dict[str, list[int]], side: int) -> No
     _line(console, f"decoded to {side} x {side}")
 
 
-def _print_findings(console: Console, dataset: Dataset) -> None:
+def _print_findings(console: Console, dataset: Dataset, *, together: bool) -> None:
     for notice in dataset.notices:
         _line(console, notice, "bold yellow")
     broken = [f"{image.path}: {image.reason}" for image in dataset.broken]
@@ -232,7 +232,8 @@ def _print_findings(console: Console, dataset: Dataset) -> None:
         _print_list(console, f"of them with different labels: {len(conflicts)}", conflicts)
     if duplicates.dropped:
         count = len(duplicates.dropped)
-        title = f"left out, as the test or validation part has the same image: {count}"
+        sets = ", or one of its set" if together else ""
+        title = f"left out, as the test or validation part has the same image{sets}: {count}"
         _print_list(console, title, duplicates.dropped)
     if duplicates.strayed:
         count = len(duplicates.strayed)

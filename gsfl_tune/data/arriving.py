@@ -28,7 +28,9 @@ def as_they_come(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
         items: Iterated in another thread, so it may wait as long as it likes.
 
     Yields:
-        Items that can be had (almost) without waiting; each run is used up before the next one.
+        Runs of items that can be had (almost) without waiting, the last one perhaps empty. The
+        caller uses up each run before it asks for the next; items of a run that it leaves may be
+        lost.
 
     Raises:
         BaseException: What the iteration of `items` raises, after the items before it.

@@ -307,9 +307,8 @@ class Dataset:
             validation: Whether it was trained on the validation images too.
 
         Returns:
-            ``images``, ``test`` and ``held_out``: digests of all images but synthetic ones, of the
-            test images, and of the validation images, whatever their order and labels;
-            ``validation``.
+            ``images``, ``test`` and ``held_out``: digests of all images but synthetic ones, of test
+            and of validation images, in any order; ``count``, see `Source.listed`; ``validation``.
         """
         parts = {"images": self._source.originals, "test": self.split.test.tolist()}
         parts["held_out"] = self.split.validation.tolist()
@@ -317,7 +316,8 @@ class Dataset:
             name: digest_of_images(self._identities[position] for position in positions)
             for name, positions in parts.items()
         }
-        return {**digests, "validation": validation and self._config.shots is None}
+        seen = validation and self._config.shots is None
+        return {**digests, "count": self._source.listed, "validation": seen}
 
     @property
     def broken(self) -> list[BrokenImage]:

@@ -17,7 +17,7 @@ class Duplicates:
     Attributes:
         groups: One list of paths per set.
         dropped: Paths removed from training (or a given validation part), because a given test or
-            validation part has the same image.
+            validation part has the same image, or one of its set.
         conflicting: Sets of ``groups`` whose members have different labels.
         strayed: Paths removed because a given part has no copy, but others of their group, folder
             or burst.

@@ -51,8 +51,8 @@ def _swapped(images: Tensor, others: Tensor, band: float) -> Tensor:
     amplitude = torch.where(inside, theirs.abs(), own.abs())
     spectrum = torch.polar(amplitude, own.angle())
     # The mean of a channel. Of pixels it is positive, so that its amplitude is the mean itself; a
-    # normalised channel may be darker than the norm, and would keep that sign. Nothing else of a
-    # spectrum changes but in scale when a channel is normalised.
+    # normalised channel may be darker than the norm, and would keep that sign. Normalising changes
+    # this mean, and scales everything else.
     spectrum[..., 0, 0] = theirs[..., 0, 0]
     mixed = torch.fft.irfft2(spectrum, s=(height, width))
     return mixed.to(images.dtype).contiguous(memory_format=torch.channels_last)

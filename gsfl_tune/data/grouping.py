@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gsfl_tune.data.looks import Looks
-from gsfl_tune.data.near import near_duplicates
+from gsfl_tune.data.near import components, near_duplicates
 
 # Most images of a class that are clustered; each other image joins its most similar one.
 _CLUSTERED = 1500
@@ -170,9 +170,6 @@ def together(*numbers: np.ndarray) -> np.ndarray:
     Returns:
         (N,) int64.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     count = len(numbers[0])
     rows, columns, offset = [], [], count
     for each in numbers:
@@ -180,9 +177,7 @@ def together(*numbers: np.ndarray) -> np.ndarray:
         rows.append(np.arange(count))
         columns.append(places + offset)
         offset += int(places.max(initial=0)) + 1
-    edges = np.concatenate(rows), np.concatenate(columns)
-    graph = coo_matrix((np.ones(len(edges[0]), bool), edges), shape=(offset, offset))
-    return np.asarray(connected_components(graph, directed=False)[1][:count]).astype(np.int64)
+    return components(np.concatenate(rows), np.concatenate(columns), offset)[:count]
 
 
 def copies_of(

@@ -221,11 +221,14 @@ def _of_given_parts(
     measured: dict[str, float] = {}
     copies = len(np.setdiff1d(split.dropped, np.union1d(split.strayed, of_bytes)))
     if copies:
+        # Not whether a table is named: what is said is kept by what it says of these images.
+        listed = sets_of(samples) is not None
+        also, sets = (", or by data.split.together", " and those sets") if listed else ("", "")
         notices.append(
             f"{copies:,} image{'s are' if copies > 1 else ' is'} left out, of which a given test "
             "or validation part has a copy (of another size, compression, brightness or contrast, "
-            f"mirrored, or cut{'' if config.together is None else ', or by data.split.together'}); "
-            "data.split.by: image leaves out byte-identical copies alone"
+            f"mirrored, or cut{also}); data.split.by: image leaves out byte-identical copies{sets} "
+            "alone"
         )
     near = nearness(looks, split.train, split.validation, split.test)
     if config.by == "auto" and near is not None:
@@ -352,7 +355,8 @@ def _clusters(samples: Sequence[Sample], looks: Looks, config: SplitConfig) -> n
     units[rows] = alike_clusters(looks.of(rows), labels[rows], config.validation_share)
     sets = sets_of(samples)
     if sets is not None:
-        # A set goes into the cluster of its first image. Joined clusters would soon be all of one.
+        # A set goes into the cluster of its first image. If sets joined clusters, soon all images
+        # would be in one.
         _, first, places = np.unique(sets, return_index=True, return_inverse=True)
         units = units[first[places]]
     return units

@@ -35,10 +35,12 @@ class Drawn:
     Attributes:
         test: Digest of the images that are scored.
         images: Returns the digest of all images of the source; reads those that were not read yet.
+        count: Their number, of which the listing knows: see `Source.listed`.
     """
 
     test: str
     images: Callable[[], str]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def labelled(
         Drawn(
             digest_of_images(identities[position] for position in positions),
             lambda: _digest_of_all(source, geometry, cache),
+            source.listed,
         ),
     )
 

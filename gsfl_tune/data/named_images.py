@@ -132,7 +132,7 @@ def names_of_list(path: str) -> Iterator[str]:
         UserError: If the list cannot be read.
     """
     try:
-        # Not `sys.stdin`, which Python closes at its end, also while a thread reads from it.
+        # Not `sys.stdin`, which Python closes when the process ends, even while a thread reads.
         stdin = path == STDIN
         with open(0 if stdin else path, "rb", closefd=not stdin) as lines:
             for line in lines:

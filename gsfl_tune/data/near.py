@@ -47,18 +47,31 @@ def near_duplicates(looks: Looks, labels: np.ndarray | None = None) -> np.ndarra
     Returns:
         (N,) int64: images with equal numbers are copies of each other.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     cut = cut_copies(looks, labels)
     firsts, seconds = [cut[0]], [cut[1]]
     for first, second in _candidates(looks):
         same = _same(looks, first, second)
         firsts.append(first[same])
         seconds.append(second[same])
-    pairs = np.concatenate(firsts), np.concatenate(seconds)
-    count = len(looks.thumbs)
-    graph = coo_matrix((np.ones(len(pairs[0]), bool), pairs), shape=(count, count))
+    return components(np.concatenate(firsts), np.concatenate(seconds), len(looks.thumbs))
+
+
+def components(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
+    """Numbers the nodes of a graph by what is connected.
+
+    Args:
+        first: One end of each edge.
+        second: The other end.
+        count: Number of nodes.
+
+    Returns:
+        (count,) int64: nodes with equal numbers are connected.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    edges = np.ones(len(first), bool), (first, second)
+    graph = coo_matrix(edges, shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1]).astype(np.int64)
 
 

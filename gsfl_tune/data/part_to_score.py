@@ -1,4 +1,8 @@
-"""Opens the test part of an experiment for an evaluation, and reads no more than that needs."""
+"""Opens the test part of an experiment for an evaluation.
+
+Other images are read only to tell whether a bundle was trained on them: where there are as many
+images in all as in its run.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,12 @@ from gsfl_tune.data.decoded import Geometry
 from gsfl_tune.data.decoded_files import DecodedFiles
 from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.disk_errors import disk_error
-from gsfl_tune.data.exclude import leave_out
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.data.labelled_images import Drawn, LabelledImages, labelled, unlabelled_told
 from gsfl_tune.data.naming import name_of
 from gsfl_tune.data.parts import listing_problems
-from gsfl_tune.data.preparation import prepare, reading_of
-from gsfl_tune.data.sources import Source, create_source
+from gsfl_tune.data.preparation import list_images, prepare, reading_of
+from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import missing_classes
 from gsfl_tune.data.synthetic import without_marked
 from gsfl_tune.experiment.data_config import DataConfig
@@ -44,12 +47,14 @@ def open_test_part(
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with activity("listing the images"):
-            source = leave_out(create_source(config, cache), config)
+            source = list_images(config, cache)
         if any(sample.part == "test" for sample in source.samples):
             return _given(source, config, side, reading, cache)
     except OSError as error:
         raise disk_error(error, cache) from error
-    dataset = prepare(config, side=side, cache_dir=cache, parts=("test",), reading=reading)
+    dataset = prepare(
+        config, side=side, cache_dir=cache, parts=("test",), reading=reading, source=source
+    )
     drawn = dataset.trained_on(validation=True)
     return LabelledImages(
         dataset.test,
@@ -58,7 +63,7 @@ def open_test_part(
         dataset.broken_test,
         [*dataset.notices, *unlabelled_told(dataset.unlabelled_test, len(dataset.test))],
         dataset.unlabelled_test,
-        drawn_from=Drawn(drawn["test"], lambda: drawn["images"]),
+        drawn_from=Drawn(drawn["test"], lambda: drawn["images"], drawn["count"]),
     )
 
 

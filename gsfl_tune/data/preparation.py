@@ -30,6 +30,7 @@ def prepare(
     parts: Sequence[str] = ("pool", "test"),
     progress: Progress | None = None,
     reading: Reading | None = None,
+    source: Source | None = None,
 ) -> Dataset:
     """Lists, hashes, divides, checks and decodes the images of a configuration.
 
@@ -43,6 +44,7 @@ def prepare(
             decoded at their first use.
         progress: Called from time to time with (images done, all images) while decoding.
         reading: Settings of a bundle for values of pixels; default: those of the configuration.
+        source: What `list_images` has listed for this configuration; default: it is listed here.
 
     Raises:
         UserError: With all problems of the data.
@@ -51,7 +53,7 @@ def prepare(
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with activity("listing the images"):
-            source = leave_out(create_source(config, cache), config)
+            source = source or list_images(config, cache)
             settle_validation(source, config.split)
             mark_sets(source, config)
             contents = read_contents(source, cache)
@@ -77,6 +79,15 @@ def prepare(
             raise ValueError(f"parts may name pool and test, not {part!r}")
         getattr(dataset, part)
     return dataset
+
+
+def list_images(config: DataConfig, cache: Path) -> Source:
+    """Lists the images of a configuration but those of ``data.exclude``.
+
+    Raises:
+        UserError: If they cannot be listed.
+    """
+    return leave_out(create_source(config, cache), config)
 
 
 def reading_of(reading: Reading, config: DataConfig, source: Source) -> Reading:

@@ -126,6 +126,7 @@ def without_marked(source: Source, contents: Contents) -> tuple[Source, Contents
     if lines:
         raise UserError("\n".join(lines))
     source.left_out[f"{MADE} ({_KEY} takes them)"] += len(marked)
+    source.marked = len(marked)
     kept = [place for place in range(len(source.samples)) if place not in contents.marked]
     return Rest(source, kept), contents.rows(kept)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gsfl_tune.data.exclude import find_images
+from gsfl_tune.data.near import components
 from gsfl_tune.data.sources import Sample, Source
 from gsfl_tune.data.sources._base import expand
+from gsfl_tune.data.sources._names import some
+from gsfl_tune.data.sources._rows import read_rows
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -22,21 +25,19 @@ COLUMNS = ("path", "set")
 def mark_sets(source: Source, config: DataConfig) -> None:
     """Tells the samples of a source which sets of ``data.split.together`` they are in.
 
-    Sets that share an image are one. Lines that match no image give a notice.
+    Sets that share an image are one. Lines that match no image, or name no set, give a notice.
 
     Args:
         source: All images.
         config: The section ``data``.
 
     Raises:
-        UserError: If the table cannot be read, or lacks a column.
+        UserError: If the table, or a line of it, cannot be read, or it lacks a column.
     """
     if config.split.together is None:
         return
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    rows = _read(Path(expand(config.split.together)))
+    lines = _read(Path(expand(config.split.together)))
+    rows = [(path, name) for path, name in lines if path and name]
     found = find_images(source, [path for path, _ in rows], config)
     # Images and sets are nodes of a graph; a line is an edge.
     images = len(source.samples)
@@ -47,11 +48,9 @@ def mark_sets(source: Source, config: DataConfig) -> None:
         for position in positions
     ]
     first, second = np.array(edges, dtype=np.int64).reshape(-1, 2).T
-    shape = (images + len(nodes),) * 2
-    graph = coo_matrix((np.ones(len(edges), bool), (first, second)), shape=shape)
-    numbers = connected_components(graph, directed=False)[1]
+    numbers = components(first, second, images + len(nodes))
     listed = np.unique(first)
-    counts = np.bincount(numbers[listed], minlength=shape[0])
+    counts = np.bincount(numbers[listed], minlength=len(numbers))
     for position in listed.tolist():
         number = int(numbers[position])
         if counts[number] > 1:
@@ -66,6 +65,11 @@ def mark_sets(source: Source, config: DataConfig) -> None:
         source.notices.append(
             f"{_KEY}: {len(strangers):,} of {len(rows):,} lines of {config.split.together} match "
             f"no image, such as {strangers[0]!r}"
+        )
+    if empty := len(lines) - len(rows):
+        source.notices.append(
+            f"{_KEY}: {empty:,} of {len(lines):,} lines of {config.split.together} lack a path or "
+            "a set"
         )
 
 
@@ -86,20 +90,21 @@ def sets_of(samples: Sequence[Sample]) -> np.ndarray | None:
 
 
 def _read(file: Path) -> list[tuple[str, str]]:
-    """Returns path and set of every line."""
+    """Returns path and set of every line, each of which may be empty."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            header = reader.fieldnames or []
-            if not {*COLUMNS} <= {*header}:
-                raise UserError(
-                    f"{_KEY}: {file}: found the columns {', '.join(header) or 'of no table'}, "
-                    f"allowed a CSV file with {' and '.join(COLUMNS)}, such as the together.csv "
-                    "of `gsfl-tune data --issues`"
-                )
-            rows = [((row["path"] or "").strip(), (row["set"] or "").strip()) for row in reader]
-    except OSError as error:
-        raise UserError(f"{_KEY}: {file} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{_KEY}: {file} cannot be read as CSV in UTF-8: {error}") from error
-    return [(path, name) for path, name in rows if path and name]
+        rows = read_rows(file)
+    except UserError as error:
+        raise UserError(f"{_KEY}: {error}") from error
+    if not {*COLUMNS} <= {*rows.columns}:
+        raise UserError(
+            f"{_KEY}: {file}: found the columns {some(rows.columns, 8)}, allowed a table with "
+            f"{' and '.join(COLUMNS)}, such as the together.csv of `gsfl-tune data --issues`"
+        )
+    if rows.problems:
+        raise UserError("\n".join(f"{_KEY}: {problem}" for problem in rows.problems))
+    paths, names = (rows.values[column] for column in COLUMNS)
+    return [(_text(path), _text(name)) for path, name in zip(paths, names, strict=True)]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()

@@ -43,7 +43,7 @@ def is_number(value: Any) -> bool:
 
 
 def _mark() -> Any:
-    """Returns a field that says how a value came about: it makes no other distribution."""
+    """Returns a field that does not count in comparisons: it tells who gave the default."""
     return field(default=False, init=False, compare=False, repr=False)
 
 

@@ -212,7 +212,7 @@ class PretrainConfig(Section):
         le=1024,
         description="`moco`: parts of a batch in which the backbone's batch norms take their "
         "statistics, other ones for keys than for queries; null: 4 (8 from 256 images a step on, "
-        "fewer where a part would have less than 8 images).",
+        "fewer where a part would have fewer than 8 images).",
     )
     prototypes: int = Field(2048, ge=2, le=65536, description="Outputs of the head of `dino`.")
     sketch_weight: Fraction = Field(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from gsfl_tune.activity import activity
-from gsfl_tune.cores import usable_cores
+from gsfl_tune.cores import model_name, usable_cores
 from gsfl_tune.experiment.units import megabytes
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.runtimes import Runtime
@@ -91,18 +90,6 @@ class Measurement:
         return cls(**{**content, "latency": [Latency(**each) for each in content["latency"]]})
 
 
-def processor() -> str:
-    """Returns the model name of the CPU."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [
-                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
-            ]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def measure(
     name: str, runtime: Runtime, images: RunImages, size: int, seconds: float
 ) -> Measurement:
@@ -160,7 +147,7 @@ def latency(runtime: Runtime, squares: np.ndarray, batch: int, seconds: float) -
 def conditions(threads: int) -> dict[str, Any]:
     """Describes the machine of the latencies."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": processor(), "cores": usable_cores(), "threads": threads, "gpu": gpu}
+    return {"cpu": model_name(), "cores": usable_cores(), "threads": threads, "gpu": gpu}
 
 
 HEADER = ("", "valid.", "test", "NLL", "size", "1 image", "32 images")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from gsfl_tune.data.near import components
 from gsfl_tune.issues._base import Images, Issue
 from gsfl_tune.issues.copies import listed
 
@@ -41,9 +42,6 @@ def alike(images: Images, features: NDArray[np.float32], copies: NDArray[np.int6
         features: (N, D), of length 1.
         copies: (N,) images with the same number are copies, which are listed elsewhere.
     """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
     limit = alike_limit(features, copies)
     firsts, seconds = [], []
     for start, rows in _cosines(features, copies):
@@ -51,8 +49,7 @@ def alike(images: Images, features: NDArray[np.float32], copies: NDArray[np.int6
         firsts.append(first + start)
         seconds.append(second)
     first, second = np.concatenate(firsts), np.concatenate(seconds)
-    graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(copies),) * 2)
-    numbers = connected_components(graph, directed=False)[1]
+    numbers = components(first, second, len(copies))
     members: dict[int, list[int]] = {}
     for row in np.unique(first).tolist():
         members.setdefault(int(numbers[row]), []).append(row)

@@ -94,7 +94,8 @@ def _open(run: RunDirectory) -> int:
             raise
         raise UserError(
             f"{error.filename or run.lock_file}: cannot be written ({error.strerror}), allowed is "
-            "a directory that this process may write to: it is locked first"
+            "a run directory in which this process may make and write the file "
+            f"{run.lock_file.name}"
         ) from error
 
 

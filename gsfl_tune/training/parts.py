@@ -63,11 +63,6 @@ def parts_problem(config: Config, annotations: Annotations, what: str = "image")
     return f"found {config.training.method}, but no {what} has a known part; allowed {allowed}"
 
 
-def learns_parts(experiment: Experiment) -> bool:
-    """Returns whether a trial of a space may learn to find parts."""
-    return bool(set(PART_METHODS) & set(experiment.values("training.method")))
-
-
 def refuse_without_parts(experiment: Experiment, source: Source) -> None:
     """Refuses methods that learn parts where no image of a source shows one.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gsfl_tune.cli import main
+from gsfl_tune.cli import _check_memory, main
 
 CODE = """
 import sys
@@ -138,11 +139,52 @@ def test_a_cache_that_cannot_be_written_stops_no_check(file, tmp_path, monkeypat
 
 
 def test_only_the_latest_answers_are_kept(file, cache, monkeypatch, capsys):
-    from gsfl_tune.cli import _check_memory
-
     monkeypatch.setattr(_check_memory, "_MOST", 2)
+    made: list[Path] = []
     for trials in (5, 6, 7):
         checked(capsys, file, "--set", f"search.trials={trials}")
-        for age, each in enumerate(sorted(cache.glob("*.json"), key=os.path.getmtime)):
-            os.utime(each, (1e9 + age, 1e9 + age))
+        [new] = set(cache.glob("*.json")) - set(made)
+        made.append(new)
+        os.utime(new, (1e9 + trials,) * 2)
+    assert set(cache.glob("*.json")) == set(made[1:])
+
+
+@pytest.mark.parametrize("part", ["_machine", "_code", "_files"])
+def test_another_machine_other_code_and_other_files_are_checked_anew(
+    file, cache, monkeypatch, capsys, part
+):
+    checked(capsys, file)
+    monkeypatch.setattr(_check_memory, part, lambda *_: "other")
+    checked(capsys, file)
     assert len(list(cache.glob("*.json"))) == 2
+
+
+def test_nodes_of_other_gpus_do_not_share_an_answer(file, cache, monkeypatch, capsys, tmp_path):
+    """Their caches may be one folder; another GPU may be too small for the model."""
+    monkeypatch.setattr(_check_memory, "_GPUS", tmp_path / "gpus")
+
+    def node(model: str, bus: str) -> int:
+        shutil.rmtree(tmp_path / "gpus", ignore_errors=True)
+        (tmp_path / "gpus" / bus).mkdir(parents=True)
+        about = f"Model: \t\t {model}\nIRQ:   \t\t 99\nBus Location: \t {bus}\n"
+        (tmp_path / "gpus" / bus / "information").write_text(about)
+        checked(capsys, file)
+        return len(list(cache.glob("*.json")))
+
+    assert node("NVIDIA A100-SXM4-40GB", "0000:01:00.0") == 1
+    assert node("NVIDIA A100-SXM4-40GB", "0000:41:00.0") == 1
+    assert node("NVIDIA A100-SXM4-80GB", "0000:01:00.0") == 2
+
+
+def test_a_check_lists_a_folder_once(tmp_path, cache, capsys, pictures, monkeypatch):
+    path = tmp_path / "photos.yaml"
+    path.write_text(
+        f"name: photos\ndata: {{source: folder, path: {pictures}, image_size: 32}}\n"
+        "model: {backbone: test_efficientnet, weights: none}\n"
+    )
+    first = checked(capsys, path)
+    walked: list[str] = []
+    walk = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda each: (walked.append(str(each)), walk(each))[1])
+    assert checked(capsys, path) == first
+    assert walked.count(str(pictures / "one")) == 1

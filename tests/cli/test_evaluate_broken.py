@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from gsfl_tune.data import prepare
 from gsfl_tune.experiment.data_config import DataConfig
-from gsfl_tune.export import load_bundle
+from gsfl_tune.export import bundle_from_network, load_bundle
 from tests.data.conftest import fill
-from tests.export.conftest import CLASSES, SIDE
+from tests.export.conftest import CLASSES, GROUPS, SIDE
 
 
 def test_those_of_other_parts_do_not_count(command, bundle_path, tmp_path, monkeypatch):
@@ -36,25 +37,48 @@ def test_those_of_other_parts_do_not_count(command, bundle_path, tmp_path, monke
     assert json.loads(command("evaluate", bundle_path, file, *words).out)["broken"] == 2
 
 
+@pytest.fixture
+def trained(tmp_path, network, config) -> Path:
+    """A bundle of a run on other images, which it names."""
+    fill(tmp_path / "other", dict.fromkeys(CLASSES[:5], 8), seed=300)
+    data = DataConfig(source="folder", path=str(tmp_path / "other"))
+    seen = prepare(data, side=SIDE, cache_dir=tmp_path / "cache of the run").trained_on(
+        validation=True
+    )
+    about = {"classes": CLASSES, "groups": GROUPS, "side": SIDE, "metrics": {}, "trained_on": seen}
+    return bundle_from_network(tmp_path / "trained", network, config, **about)
+
+
+def read(cache: Path) -> list[str]:
+    """The images whose bytes were read."""
+    files = (cache / "digests").glob("*.arrow")
+    return [
+        path
+        for file in files
+        for path in pa.ipc.open_file(file.read_bytes()).read_all()["path"].to_pylist()
+    ]
+
+
 @pytest.mark.parametrize("words", [[], ["--set", "data.split.by=near_duplicate"]])
-def test_a_given_test_part_needs_no_other_image(command, bundle_path, tmp_path, monkeypatch, words):
-    """The others may be on another machine, or be many: none of them is opened or decoded."""
-    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+def test_a_given_test_part_needs_no_other_image(command, trained, tmp_path, monkeypatch, words):
+    """The others may be on another machine, or be many: none of them is read or decoded."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache))
     zoo = tmp_path / "zoo"
     fill(zoo / "train", dict.fromkeys(CLASSES[:5], 6))
     fill(zoo / "test", dict.fromkeys(CLASSES[:5], 4), seed=200)
-    for image in (zoo / "train").rglob("*.png"):
-        image.unlink()
-        os.mkfifo(image)  # whoever opens it waits forever
     file = tmp_path / "zoo.yaml"
     file.write_text(f"name: zoo\ndata: {{source: folder, path: '{zoo}'}}\n")
-    expected = json.loads(command("evaluate", bundle_path, zoo / "test", "--json").out)
+    found = []
     for data in ([file, *words], [zoo]):
-        answer = command("evaluate", bundle_path, *data, "--json")
+        answer = command("evaluate", trained, *data, "--json")
         assert answer.code == 0, answer.err
         content = json.loads(answer.out)
         assert (content["part"], content["images"], content["broken"]) == ("test", 20, 0)
-        assert content["metrics"] == expected["metrics"]
+        found.append(content["metrics"])
+    assert {*read(cache)} == {*map(str, (zoo / "test").rglob("*.png"))}
+    expected = json.loads(command("evaluate", trained, zoo / "test", "--json").out)
+    assert found == [expected["metrics"]] * 2
 
 
 def test_the_file_of_a_search_is_used_again(command, bundle_path, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.data import prepare
+from gsfl_tune.data.marks import marked_png
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.export import bundle_from_network
 from tests.cli.test_evaluate import _cache, folder
@@ -69,6 +70,23 @@ def test_the_test_part_of_the_images_of_the_run(command, network, config, folder
     path = tmp_path / "trained"
     bundle_from_network(path, network, config, trained_on=seen, **ARGUMENTS)
     assert notices(command("evaluate", path, parts, "--json")) == []
+
+
+def test_a_folder_with_images_that_were_left_out(command, network, config, folder, tmp_path):
+    """Synthetic images of a folder are in no part; it is the folder of the run all the same."""
+    for file in (folder / "ant").glob("[12].png"):
+        with Image.open(file) as image:
+            file.write_bytes(marked_png(image, {}))
+    data = DataConfig(source="folder", path=str(folder))
+    seen = prepare(data, side=SIDE, cache_dir=tmp_path / "cache").trained_on(validation=True)
+    path = tmp_path / "trained"
+    bundle_from_network(path, network, config, trained_on=seen, **ARGUMENTS)
+    assert len(notices(command("evaluate", path, folder, "--json"))) == 1
+    # A bundle of an earlier version does not say how many images it has seen.
+    del seen["count"]
+    path = tmp_path / "earlier"
+    bundle_from_network(path, network, config, trained_on=seen, **ARGUMENTS)
+    assert len(notices(command("evaluate", path, folder, "--json"))) == 1
 
 
 @pytest.fixture

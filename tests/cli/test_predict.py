@@ -255,7 +255,7 @@ def test_a_list_that_goes_on_is_left_when_asked(bundle_path, images):
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=60)
-    # Python drops an interrupt that comes while it frees an object: a person asks again, too.
+    # Python ignores what is raised in `__del__`, an interrupt too: a person asks again as well.
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 1
     assert process.stderr.read().splitlines() == ["interrupted"]

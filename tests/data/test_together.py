@@ -85,15 +85,56 @@ def test_images_of_a_set_with_given_test_images_are_left_out_of_training(tmp_pat
         ) in dataset.notices
 
 
+def test_why_images_are_left_out_is_said_of_the_sets_that_there_are(
+    tmp_path, cache, capsys, monkeypatch
+):
+    parts = ("train", "val", "test")
+    root = fill(tmp_path / "birds", {f"{part}/{n}": 8 for part in parts for n in "ab"})
+    image = Image.open(root / "test" / "a" / "003.png")
+    image.resize((90, 70)).save(root / "train" / "a" / "copy.jpg", quality=80)
+
+    def said(table: str | None) -> str:
+        split = {"together": table}
+        notices = prepare(configure("folder", root, split=split), cache_dir=cache).notices
+        (told,) = [line for line in notices if "left out, of which a given" in line]
+        return told
+
+    # A table that matches nothing is like none, also where both are kept in one cache.
+    for table in (written(tmp_path, "gone.png,a,test,1", "lost.png,a,test,1"), None):
+        assert said(table).endswith(
+            "1 image is left out, of which a given test or validation part has a copy (of another "
+            "size, compression, brightness or contrast, mirrored, or cut); data.split.by: image "
+            "leaves out byte-identical copies alone"
+        )
+    table = written(tmp_path, "train/a/000.png,a,train,1", "test/a/003.png,a,test,1")
+    told = said(table)
+    assert told.startswith("2 images are left out")
+    assert told.endswith(
+        "mirrored, or cut, or by data.split.together); data.split.by: image leaves out "
+        "byte-identical copies and those sets alone"
+    )
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)  # where the contact sheet is written
+    words = "left out, as the test or validation part has the same image"
+    assert main(["data", str(root)]) == 0
+    assert f"{words}: 1" in capsys.readouterr().out
+    assert main(["data", str(root), "--set", f"data.split.together={table}"]) == 0
+    assert f"{words}, or one of its set: 2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (
             b"path,class\na.png,b\n",
-            "found the columns path, class, allowed a CSV file with path and",
+            "found the columns path, class, allowed a table with path and",
         ),
-        (b"", "found the columns of no table, allowed a CSV file"),
-        (b"path,set\n\xff,1\n", "cannot be read as CSV in UTF-8"),
+        (b"", "together.csv: empty"),
+        (b"path,set\n\xff,1\n", "2: found bytes that are not UTF-8, allowed text in UTF-8 or"),
+        (
+            b"path,class,part,set\na,b.png,x,train,alike 1\nc,d.png,x,train,alike 1\n",
+            "found another number of fields than the 4 of the header in lines 2 .5., 3 .5.",
+        ),
         (None, "cannot be read: Is a directory"),
     ],
 )
@@ -104,6 +145,27 @@ def test_what_is_no_table_of_sets_is_refused(folder, tmp_path, cache, content, m
     with pytest.raises(UserError, match=message) as caught:
         prepare(config, cache_dir=cache)
     assert str(caught.value).startswith(f"data.split.together: {file}")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "delimiter"), [("utf-8-sig", ";"), ("utf-16", "\t"), ("utf-8", ",")]
+)
+def test_tables_that_spreadsheets_save_are_read(folder, tmp_path, cache, encoding, delimiter):
+    rows = [("path", "class", "part", "set")]
+    rows += [(path, "x", "train", f"{n}") for n, paths in enumerate(SETS) for path in paths]
+    # Lines of which a person has deleted the set.
+    rows += [("robin/019.png", "robin", "train", ""), ("wren/019.png", "wren", "train", " ")]
+    file = tmp_path / "together.csv"
+    file.write_text("\r\n".join(map(delimiter.join, rows)), encoding=encoding, newline="")
+    split = {"together": str(file)}
+    dataset = prepare(configure("folder", folder, split=split), cache_dir=cache)
+    parts = parts_of(dataset)
+    assert all(len({parts[path] for path in paths}) == 1 for paths in SETS)
+    told = [line for line in dataset.notices if line.startswith("data.split.together")]
+    assert told == [
+        "data.split.together: 24 images in 12 sets, which no split divides",
+        f"data.split.together: 2 of 26 lines of {file} lack a path or a set",
+    ]
 
 
 def test_a_missing_table_is_an_error_of_its_line(folder):

@@ -104,10 +104,12 @@ def test_a_clock_brings_no_run_directory_back_that_is_gone(manifest, monkeypatch
 def test_a_clock_and_the_driver_write_one_after_the_other(manifest, monkeypatch):
     monkeypatch.setattr("gsfl_tune.run.manifest.SECONDS_BETWEEN_WRITES", 0.0)
     with manifest.clock("retraining"):
-        for _ in range(20):
-            manifest.set_seconds("search", 7.0)
-            manifest.space_changed()
-    assert manifest.seconds()["search"] == 7.0
+        manifest.space_changed()
+        for number in range(200):
+            manifest.set_seconds("search", float(number))
+            # Whoever has read before this write, and writes after it, brings the last number back.
+            assert manifest.seconds()["search"] == number
+    assert SPACE_CHANGED in read_json(manifest.run.manifest_file)
     assert manifest.seconds()["retraining"] > 0
 
 

@@ -202,8 +202,8 @@ def count_classes(config: DataConfig) -> int | None:
         config: The section ``data``.
 
     Returns:
-        The number; None if files are missing, or do not say it. Of remote files, one of Parquet is
-        asked for, for some seconds.
+        The number; None if files are missing, or do not say it. Of a URL of Parquet files, the
+        schema of one is read, which may take ten seconds (`remote_classes`).
     """
     try:
         name = detect_source(config.path) if config.source == "auto" else config.source

@@ -70,6 +70,7 @@ class Source(ABC):
         cut_bottom: Rows of pixels at the lower edge of every image that are not part of it.
         synthetic: Positions of images of ``data.synthetic``, with the digests of the files that
             each was made from.
+        marked: Number of images that were listed, and then left out for the mark of synthetic ones.
     """
 
     def __init__(self) -> None:
@@ -83,11 +84,17 @@ class Source(ABC):
         self.revision = ""
         self.cut_bottom = 0
         self.synthetic: dict[int, frozenset[bytes]] = {}
+        self.marked = 0
 
     @property
     def originals(self) -> list[int]:
         """Returns the positions of all images but synthetic ones: those that a split divides."""
         return [place for place in range(len(self.samples)) if place not in self.synthetic]
+
+    @property
+    def listed(self) -> int:
+        """Returns how many images a listing finds: marked ones too, none of ``data.synthetic``."""
+        return len(self.originals) + self.marked
 
     @abstractmethod
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:

@@ -21,7 +21,7 @@ from gsfl_tune.data.sources._base import Part, expand
 from gsfl_tune.data.sources._file_parts import choose_config, part_of, refuse_glued, wanted
 from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.experiment.url_options import server_in, split_options
+from gsfl_tune.experiment.url_options import options_problem, server_in, split_options
 
 _PIECE = 1 << 20
 _WILDCARDS = re.compile(r"[*?\[]")
@@ -311,6 +311,9 @@ def _address(origin: str, path: str) -> str:
 
 def _file_system(url: str) -> tuple[fs.FileSystem, str]:
     """Returns the file system and the path in it; wildcards stay in the path."""
+    problem = options_problem(url)
+    if problem is not None:
+        raise UserError(f"data.path: {url}: {problem}")
     bare, options = split_options(url)
     fixed = _WILDCARDS.split(bare, maxsplit=1)[0]
     try:

@@ -9,18 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from gsfl_tune.activity import activity
+from gsfl_tune.child_environment import child_environment
 from gsfl_tune.data.sources._remote import PARQUET, open_one
 from gsfl_tune.data.sources._tables import Columns, class_names, features_of
 
 # A price is not worth a longer wait for a server, and for the process that asks it to start.
 _SECONDS = 10.0
 _START_SECONDS = 60.0
-# An answer, and that there was none, is known for this long: a price needs it several times.
+# An answer, and that there was none, is known for at most this long: a price needs it several
+# times.
 _REMEMBERED = 60.0
 _CODE = "from gsfl_tune.data.sources._remote_classes import answer; answer()"
 
@@ -43,10 +44,9 @@ def remote_classes(paths: tuple[str, ...], config: str | None, columns: Columns)
 def _asked(url: str, config: str | None, columns: Columns, _: int) -> int | None:
     """Asks in a process of its own.
 
-    pyarrow waits at the end of a process for servers that do not answer, for minutes.
+    At the end of a process pyarrow waits for a server that does not answer, for 100 seconds
+    (``findings/pyarrow_s3_keeps_a_process_from_ending.sh``).
     """
-    root = str(Path(__file__).parents[3])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     with activity("reading the class names of a remote file"):
         try:
             done = subprocess.run(
@@ -55,7 +55,7 @@ def _asked(url: str, config: str | None, columns: Columns, _: int) -> int | None
                 capture_output=True,
                 text=True,
                 timeout=_START_SECONDS + _SECONDS,
-                env={**os.environ, "PYTHONPATH": paths},
+                env=child_environment(),
                 check=True,
             )
             return int(done.stdout)

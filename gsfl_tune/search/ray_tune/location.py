@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import ray
+
+from gsfl_tune.cores import model_name
 
 
 def place() -> dict[str, Any]:
@@ -35,8 +35,4 @@ def machine(gpu: bool) -> str:
         import torch
 
         return torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
-    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return model_name()

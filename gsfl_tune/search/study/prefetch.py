@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from gsfl_tune.child_environment import child_environment
 
 # Number of the first trial that is proposed ahead. Before it, TPE takes some milliseconds and
 # runs when a trial is requested, so that it knows every result. The others cost next to nothing
@@ -94,8 +95,6 @@ class Ahead:
         process.wait()
 
     def _start(self) -> subprocess.Popen[str]:
-        root = str(Path(__file__).parents[3])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         process = subprocess.Popen(
             [sys.executable, "-m", "gsfl_tune.search.study.prefetch_process"],
             stdin=subprocess.PIPE,
@@ -104,7 +103,7 @@ class Ahead:
             text=True,
             # A separate process group: Ctrl-C is handled by the driver only.
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            env=child_environment(OMP_NUM_THREADS="1"),
         )
         self._process = process
         self._send(self._greeting)

@@ -159,8 +159,9 @@ def test_options_of_a_url_name_server_and_region(server, put, tmp_path, cache, m
     assert len(list((cache / "remote").glob("*.parquet"))) == 4
 
 
+@pytest.mark.parametrize("scheme", ["", "http%3A%2F%2F"])
 def test_class_names_beside_shards_are_read_from_the_same_server(
-    server, put, tmp_path, cache, monkeypatch
+    server, put, tmp_path, cache, monkeypatch, scheme
 ):
     stream = io.BytesIO()
     with webdataset.TarWriter(stream) as writer:
@@ -170,9 +171,23 @@ def test_class_names_beside_shards_are_read_from_the_same_server(
     url = put("classes.json", json.dumps(NAMES).encode())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     host = server.endpoint.removeprefix("http://")
-    path = f"{url}/train/0.tar?scheme=http&endpoint_override={host}&region=us-east-1"
+    path = f"{url}/train/0.tar?scheme=http&endpoint_override={scheme}{host}&region=us-east-1"
     assert detect_source(path) == "webdataset"
-    assert prepare(configure("auto", path), cache_dir=cache).classes == NAMES
+    dataset = prepare(configure("auto", path), cache_dir=cache)
+    assert dataset.classes == NAMES
+    assert dataset.pool.paths[0].startswith(f"{url}/train/0.tar?endpoint_override={host}#")
+
+
+@pytest.mark.parametrize("before", ["?", "?region=us-east-1&"])
+def test_an_endpoint_with_its_scheme_is_refused_with_what_is_allowed(cache, before):
+    path = f"s3://bucket/birds/*.parquet{before}endpoint_override=http://127.0.0.1:9"
+    for kind in ("auto", "parquet"):
+        with pytest.raises(UserError) as caught:
+            prepare(configure(kind, path), cache_dir=cache)
+        assert str(caught.value) == (
+            f"data.path: {path}: found an endpoint with its scheme, allowed "
+            "endpoint_override=HOST:PORT&scheme=http"
+        )
 
 
 def test_an_option_that_pyarrow_does_not_know_is_refused_with_its_reason(put, cache):
