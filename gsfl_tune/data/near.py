@@ -57,7 +57,7 @@ def near_duplicates(looks: Looks, labels: np.ndarray | None = None) -> np.ndarra
 
 
 def components(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:
-    """Numbers the nodes of a graph by what is connected.
+    """Returns the connected component of every node of a graph, by number.
 
     Args:
         first: One end of each edge.
