@@ -59,10 +59,10 @@ from gsfl_tune.search import (
 from gsfl_tune.search.observers.running_estimate import EstimateFile
 from gsfl_tune.search.observers.tracking import TensorBoard, show_winner
 from gsfl_tune.training import Workspace, environment
+from gsfl_tune.training.at_once import most_at_once
 from gsfl_tune.training.fit_groups import fit_groups
 from gsfl_tune.training.fit_precision import fit_precision
 from gsfl_tune.training.standalone import open_workspace
-from gsfl_tune.training.at_once import most_at_once
 
 
 def search(

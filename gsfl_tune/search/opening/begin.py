@@ -268,7 +268,8 @@ def _refuse_pretraining(experiment: Experiment, workspace: Workspace) -> None:
     if (largest := max(experiment.values(path))) > count:
         message = f"found {largest} for {count:,} images, allowed at most their number"
         raise ExperimentError([Problem(*experiment.locate(path, largest), path, message)])
-    config, found = experiment.defaults(), {}
+    config = experiment.defaults()
+    found: dict[str, Problem] = {}
     whole = config.search.resources
     names = ("pretrain.method", "pretrain.batch_size", "pretrain.norm_groups")
     for backbone, *chosen in product(*map(experiment.values, ("model.backbone", *names))):
