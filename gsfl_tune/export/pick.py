@@ -120,7 +120,7 @@ def picked_bundle(
     # First, as the final model has seen the validation images.
     said = {"what": "picked trial", "option": "--pick", "otherwise": f"other POINTS of {RULE}"}
     judged = _trained(run, number, config, workspace, say, fit="train", **said)
-    training = _trained(run, number, config, workspace, say, **said)
+    training = _trained(run, number, config, workspace, say, fit="train+validation", **said)
     outcome = _outcome(judged, training, entry["params"], number)
     findings = findings_of_pick(results, outcome)
     for sentence in told_ahead(findings):
@@ -246,8 +246,8 @@ def _trained(
     config: Config,
     workspace: Workspace,
     say: Callable[[str], None],
-    fit: FitOn = "train+validation",
     *,
+    fit: FitOn,
     what: str,
     option: str,
     otherwise: str = "",
