@@ -58,10 +58,10 @@ from gsfl_tune.search import (
 from gsfl_tune.search.observers.running_estimate import EstimateFile
 from gsfl_tune.search.observers.tracking import TensorBoard, show_winner
 from gsfl_tune.training import Workspace, environment
+from gsfl_tune.training.at_once import most_at_once
 from gsfl_tune.training.fit_groups import fit_groups
 from gsfl_tune.training.fit_precision import fit_precision
 from gsfl_tune.training.standalone import open_workspace
-from gsfl_tune.training.workspace import most_at_once
 
 
 def search(
@@ -134,7 +134,9 @@ def search(
         if begun.same_space and manifest.finished(experiment):
             return read_results(run.results_file)
         assumed = experiment.provisional()
-        refuse_what_fails_later(assumed, workspace, notice, address)
+        refuse_what_fails_later(
+            assumed, workspace, notice, address, known_teachers=begun.teachers(run)
+        )
         costs = TrialCosts.of(workspace.dataset, assumed.defaults().search.folds)
         with ray_session(address):
             defaults = experiment.defaults()

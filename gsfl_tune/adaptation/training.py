@@ -30,7 +30,7 @@ from gsfl_tune.models import Network
 from gsfl_tune.models.frozen import gpu_has_bf16
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
-from gsfl_tune.training.batch_norm import NORM_BATCHES, fresh_statistics
+from gsfl_tune.training.batch_norm import NORM_BATCHES, fresh_statistics, norms_in_training
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
 from gsfl_tune.training.seeds import mix
@@ -289,8 +289,7 @@ class Adapting:
 
     def _norms(self) -> list[_BatchNorm]:
         """Puts the network into training mode, and returns the batch norms that are in it too."""
-        modules = self.network.train().modules()
-        return [each for each in modules if isinstance(each, _BatchNorm) and each.training]
+        return norms_in_training(self.network.train())
 
     @torch.no_grad()
     def _renew_norms(self) -> None:

@@ -56,7 +56,7 @@ def estimate_of(args: argparse.Namespace, experiment: Experiment) -> Estimate | 
     from gsfl_tune.experiment import UserError
     from gsfl_tune.experiment.units import seconds
     from gsfl_tune.search.costs.estimate import of_budget
-    from gsfl_tune.training.workspace import most_at_once
+    from gsfl_tune.training.at_once import most_at_once
 
     search = experiment.defaults().search
     if search.time_budget is None and not args.measure:

@@ -148,9 +148,9 @@ class Options:
             ),
         )
         return [
-            f"{name}: found {value:g} without {needed}, allowed with it: nothing else depends on it"
+            f"{name}: found {value:g} without {needed}, which alone uses it"
             for name, value, usual, used, needed in rows
-            # None is what takes place, and below that it is a problem of its own.
+            # 0 asks for nothing; less is refused above.
             if not used and value != usual and value > 0
         ]
 

@@ -91,7 +91,7 @@ def picked_bundle(
         A directory with a bundle.
 
     Raises:
-        UserError: If there is no front, or the images are gone.
+        UserError: If there is no front, the images are gone, or the choice cannot be trained.
     """
     results = read_results(run.results_file)
     entry = choose(results, points)
@@ -118,8 +118,9 @@ def picked_bundle(
         return target
     config, workspace = _opened(run, entry["config"], data, cache_dir)
     # First, as the final model has seen the validation images.
-    judged = _trained(run, number, config, workspace, say, fit="train")
-    training = _trained(run, number, config, workspace, say)
+    said = {"what": "picked trial", "option": "--pick", "otherwise": f"other POINTS of {RULE}"}
+    judged = _trained(run, number, config, workspace, say, fit="train", **said)
+    training = _trained(run, number, config, workspace, say, fit="train+validation", **said)
     outcome = _outcome(judged, training, entry["params"], number)
     findings = findings_of_pick(results, outcome)
     for sentence in told_ahead(findings):
@@ -140,16 +141,13 @@ def bundle_without_validation(
     ``RUN/picks/N-train`` keeps the bundle.
 
     Args:
-        run: A finished run.
-        data: Where the run's images are now; default: where they were.
-        cache_dir: Root of the node's caches.
-        say: Receives progress messages.
+        run, data, cache_dir, say: As for `picked_bundle`.
 
     Returns:
         A directory with a bundle.
 
     Raises:
-        UserError: If the images are gone.
+        UserError: If the images or the winner's trial are gone, or it cannot be trained again.
     """
     results = read_results(run.results_file)
     winner = results.winner
@@ -160,7 +158,9 @@ def bundle_without_validation(
     if target.is_dir():
         return target
     config, workspace = _opened(run, winner.config, data, cache_dir)
-    training = _trained(run, number, config, workspace, say, fit="train", option=option)
+    training = _trained(
+        run, number, config, workspace, say, fit="train", what="winner", option=option
+    )
     outcome = _outcome(training, training, winner.params, number)
     return _written(target, results, outcome, training, [])
 
@@ -246,9 +246,28 @@ def _trained(
     config: Config,
     workspace: Workspace,
     say: Callable[[str], None],
-    fit: FitOn = "train+validation",
-    option: str = "--pick",
+    *,
+    fit: FitOn,
+    what: str,
+    option: str,
+    otherwise: str = "",
 ) -> Training:
+    """Trains a trial as the search would retrain it, or goes on where that stopped.
+
+    Args:
+        run: A finished run.
+        number: Number of the trial.
+        config: Its configuration.
+        workspace: Its images.
+        say: Receives progress messages.
+        fit: What it is trained on.
+        what: What the trial is, for people.
+        option: The option that asked for it.
+        otherwise: What its user may choose in place of it, if it cannot be trained.
+
+    Raises:
+        UserError: If its checkpoint is broken, or it cannot be trained.
+    """
     seed = config.training.seed + 1
     # The folder in which the search would retrain it, so that existing work is reused.
     directory = run.finals / f"search-{number}" / _FOLDERS[fit] / f"seed-{seed}"
@@ -259,8 +278,7 @@ def _trained(
         raise UserError(f"{error}; remove the file to train from the beginning") from error
     alone = config.data.shots or fit == "train"
     images = "the training images" if alone else "train + validation"
-    what = "picked trial" if option == "--pick" else "winner"
-    if not training.finished or option == "--pick":
+    if not training.finished:
         say(f"training the {what} on {images} for {training.total_epochs} epochs")
     try:
         while not training.finished:
@@ -270,7 +288,7 @@ def _trained(
         reason = str(error) if isinstance(error, NonFiniteLoss) else out_of_memory(error)
         if reason is None:
             raise
-        allowed = f"; allowed: other POINTS of {RULE}" if option == "--pick" else ""
+        allowed = f"; allowed: {otherwise}" if otherwise else ""
         raise UserError(
             f"{option}: trial {number} cannot be trained with seed {seed} ({reason}){allowed}"
         ) from error

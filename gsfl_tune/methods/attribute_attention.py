@@ -74,7 +74,10 @@ class AttributeAttention(Method):
     def operations(
         self, maps: Sequence[tuple[int, int]], images: int, extras: Mapping[str, int]
     ) -> float:
-        """Counts those of attention, embeddings and contrast, once as without mixing."""
+        """Counts those of attention, embeddings and contrast.
+
+        Mixed images, whose losses are computed twice, count as others.
+        """
         if not maps:
             return 0.0
         channels, places = maps[0]

@@ -37,6 +37,7 @@ from gsfl_tune.training.pretrain import (
     starting_backbone,
     with_precision,
 )
+from gsfl_tune.training.pretrain.refused import refuse_processes
 from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
 
 Notice = Callable[[str], None]
@@ -81,9 +82,9 @@ def pretrain(
         gather: Gives the processes that train together with this one.
 
     Raises:
-        UserError: If the data or the settings cannot be used, or the directory holds another
-            pretraining or something else, or is in use.
-        PretrainingFailed: If the loss was not finite, or the representations collapsed.
+        UserError: If the data or the settings cannot be used, processes cannot divide a batch, or
+            the directory holds another pretraining or something else, or is in use.
+        PretrainingFailed: If the loss was not finite, or representations or projections collapsed.
     """
     config = experiment.defaults()
     place = PretrainingDirectory(directory)
@@ -126,6 +127,8 @@ def _pretrain(
         nonlocal computed
         computed = True
         training.team = gather(config, workspace)
+        if training.team is not None:
+            refuse_processes(training.config, training.team.size, training.network.groups)
         try:
             found = training.restore(own=True)
         except CheckpointError as error:

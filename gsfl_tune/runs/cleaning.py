@@ -219,9 +219,12 @@ class _Judge:
 
     def _retrain(self, path: Path, label: str, kind: str) -> tuple[str, bool]:
         if not path.with_name(RESULT_FILE).is_file():
-            # `export --pick` trains in such a folder too, and leaves a bundle.
+            # `export --pick` trains in such a folder too, and leaves a bundle; so does `export
+            # --without-validation` in that of the winner, if an older version did not validate it.
             picked = label.removeprefix("search-")
-            done = self._results is not None and (self._run.path / "picks" / picked).is_dir()
+            names = (picked, f"{picked}-train") if kind == "validate" else (picked,)
+            bundles = [self._run.path / "picks" / name for name in names]
+            done = self._results is not None and any(each.is_dir() for each in bundles)
             return (OTHERS, False) if done else (UNFINISHED, True)
         if kind == "validate":
             return COMPARED, False

@@ -5,7 +5,7 @@ torch has the first for GPUs only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +33,7 @@ def synchronise_batch_norms(module: nn.Module) -> int:
     Returns:
         Number of batch norms changed.
     """
-    found = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
+    found = norms_in_training(module)
     for one in found:
         if not isinstance(one, _Synchronised):
             one.__class__ = _synchronised(type(one))
@@ -51,16 +51,33 @@ def fresh_statistics(module: nn.Module) -> Iterator[bool]:
     Yields:
         Whether there are such norms; without any nothing has to pass.
     """
-    found = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
-    found = [one for one in found if one.track_running_stats]
-    momenta = [one.momentum for one in found]
-    for one in found:
-        one.reset_running_stats()
-        one.momentum = None  # torch's word for a mean of all
-    try:
+    found = norms_in_training(module, tracking=True)
+    with momenta_kept(found):
+        for one in found:
+            one.reset_running_stats()
+            one.momentum = None  # torch's word for a mean of all
         yield bool(found)
+
+
+def norms_in_training(module: nn.Module, *, tracking: bool = False) -> list[_BatchNorm]:
+    """Lists the batch norms in training mode.
+
+    Args:
+        module: Has them.
+        tracking: Whether only those that keep statistics.
+    """
+    found = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
+    return [one for one in found if one.track_running_stats or not tracking]
+
+
+@contextmanager
+def momenta_kept(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Gives norms their momenta back after a block."""
+    momenta = [one.momentum for one in norms]
+    try:
+        yield
     finally:
-        for one, momentum in zip(found, momenta, strict=True):
+        for one, momentum in zip(norms, momenta, strict=True):
             one.momentum = momentum
 
 

@@ -125,7 +125,10 @@ class StageContext:
             self.frozen_bf16 = precision["frozen"] == "bf16"
 
     def made_exact(self) -> StageContext:
-        """Returns the context in which answers are those of a bundle: in fp32, nothing rounded."""
+        """Returns the context in which answers are those of a bundle.
+
+        They are in fp32, from values that are not stored in less.
+        """
         return replace(self, autocast=False, frozen_bf16=False, exact=True)
 
     def random_extras(self, inputs: Tensor) -> dict[str, Tensor]:

@@ -58,7 +58,7 @@ class Shards:
             for module in shardable(backbone, image_size):
                 self._shard(module)
         divided = dict(networks[0].named_parameters())
-        # By the id of a whole parameter: what took its place, and this process' part of that.
+        # What took a whole parameter's place, and this process' part of that.
         self._parts: list[tuple[nn.Parameter, nn.Parameter]] = []
         places: dict[int, nn.Parameter] = {}
         for name, whole in known.items():
@@ -66,9 +66,12 @@ class Shards:
                 part = nn.Parameter(local_part(sharded).detach())
                 self._parts.append((sharded, part))
                 places[id(whole)] = part
-        for group in optimizer.param_groups:
-            group["params"] = [places.get(id(each), each) for each in group["params"]]
+        _replace(optimizer, places)
         self._shapes = {id(part): sharded.shape for sharded, part in self._parts}
+
+    def adopt(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lets a new optimiser, made of the divided network, train this process' parts."""
+        _replace(optimizer, {id(sharded): part for sharded, part in self._parts})
 
     def _shard(self, module: nn.Module) -> None:
         from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -248,6 +251,12 @@ def _called(backbone: Backbone, image_size: int) -> set[nn.Module]:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _replace(optimizer: torch.optim.Optimizer, places: Mapping[int, nn.Parameter]) -> None:
+    """Gives an optimiser other parameters in place of some, which are named by their id."""
+    for group in optimizer.param_groups:
+        group["params"] = [places.get(id(each), each) for each in group["params"]]
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:

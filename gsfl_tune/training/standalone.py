@@ -48,7 +48,8 @@ def train(
     workspace = open_workspace(experiment, caches)
     experiment = fit_groups(experiment, workspace)
     training = Training(experiment.defaults(), workspace, directory)
-    for line in workspace.teacher_notices(training.config):
+    begun = training.checkpoint_path.exists()
+    for line in workspace.teacher_notices(training.config, begun=begun):
         notice(line)
     try:
         # Epochs logged after the last checkpoint are trained and logged again.

@@ -37,7 +37,7 @@ from gsfl_tune.training.caches.features import (
 )
 from gsfl_tune.training.caches.int8 import int8_problem
 from gsfl_tune.training.caches.open_files import allow_open_files
-from gsfl_tune.training.caches.teacher import Teacher, refuse_seen, seen_by
+from gsfl_tune.training.caches.teacher import Teacher, seen_by, seen_complaint
 from gsfl_tune.training.pretrain import pretrained_backbone, pretraining_settings
 
 _FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
@@ -263,17 +263,25 @@ class Workspace:
             self._teachers = {key: teacher}
         return self._teachers[key]
 
-    def teacher_notices(self, config: Config) -> list[str]:
+    def teacher_notices(self, config: Config, *, begun: bool = False) -> list[str]:
         """Says what people must know of a configuration's teacher before anything is trained.
 
+        Args:
+            config: The configuration.
+            begun: Whether trainings have learned from this teacher already, and go on.
+
         Raises:
-            UserError: As `teacher`, and when it has seen the validation images.
+            UserError: As `teacher`, and, where none have, when it has seen images that validate
+                students, which `search.folds` makes of all.
         """
         teacher = self.teacher(config)
         if teacher is None:
             return []
-        refuse_seen(teacher, self.dataset, folds=config.search.folds is not None)
-        return seen_by(teacher, self.dataset)
+        complaint = seen_complaint(teacher, self.dataset, folds=config.search.folds is not None)
+        if complaint and not begun:
+            raise UserError(complaint)
+        told = [f"{complaint}. What began with it goes on"] if complaint else []
+        return told + seen_by(teacher, self.dataset)
 
     def teacher_tables(self, config: Config, *, views: bool) -> list[torch.Tensor]:
         """Returns the teacher's scores of the pool, (N, C) float32 a fixed view, or of the centres.
@@ -363,16 +371,6 @@ def _pretraining(config: Config) -> str:
     # The precision of a pretraining follows from both.
     training = config.training
     return digest(pretraining_settings(config), training.precision, training.device)
-
-
-def most_at_once(config: Config) -> int | None:
-    """Returns how many trials may run at once here; None for as many as there are resources for.
-
-    Ray does not count Apple's GPUs. All trials would share the one that there is, and its memory.
-    """
-    if config.search.max_concurrent is not None:
-        return config.search.max_concurrent
-    return 1 if resolve_device(config.training.device).type == "mps" else None
 
 
 def resolve_device(name: str) -> torch.device:

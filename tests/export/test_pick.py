@@ -92,6 +92,9 @@ def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path,
     # That of the winner's seeds says nothing of this trial.
     assert bundle.metrics["ensemble"] is None
     assert "picked trial 7" in said[0]
+    begins = [line for line in said if line.startswith("training the picked trial on ")]
+    assert "the training images" in begins[0]
+    assert "train + validation" in begins[1]
     told = [line for line in said if "is better than the picked trial on the validation" in line]
     assert told[0].startswith("The linear probe is better")
     assert told[0].endswith(": its bundle is in best-simple/ of the run.")
@@ -102,6 +105,11 @@ def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path,
     assert codes[-2:] == ["one_seed", "many_failed"]
     _has_the_temperature_of_its_validation_predictions(bundle, run, cache_dir)
     assert len(bundle.predict(list(squares[:2]))) == 2
+    # Where the trainings are, they are not said to begin.
+    said.clear()
+    shutil.rmtree(run.path / "picks" / "7")
+    export_run(run.path, tmp_path / "once", pick=50.0, cache_dir=cache_dir, say=said.append)
+    assert said[1:] == told
     # The second time it is there.
     said.clear()
     again = export_run(

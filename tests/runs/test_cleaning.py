@@ -95,6 +95,19 @@ def test_what_goes_and_what_stays(run):
     assert plan.freed == (len(GONE) - 1) * CHECKPOINT + len("torn")
 
 
+def test_a_winner_that_was_trained_for_its_bundle_alone_is_not_needed(run):
+    """As `export --without-validation` does where an older version validated no winner."""
+    (run.path / "picks" / "9-train").mkdir()
+    path = "finals/search-9/validate/seed-1/checkpoint.pt"
+    plan = plan_cleaning(run.path)
+    assert (path, OTHERS) in places(plan.remove, run)
+    assert (path, UNFINISHED) not in places(plan.keep, run)
+    # The bundle of one training says nothing of another.
+    checkpoint(run.finals / "search-9" / "retrain" / "seed-1")
+    kept = places(plan_cleaning(run.path).keep, run)
+    assert ("finals/search-9/retrain/seed-1/checkpoint.pt", UNFINISHED) in kept
+
+
 def test_retrained_models_go_when_asked_for(run):
     plan = plan_cleaning(run.path, retrained=True)
     assert places(plan.remove, run) == sorted([*GONE, *MODELS])

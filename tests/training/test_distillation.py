@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from gsfl_tune.data import Augment
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import bundle_from_network, load_bundle
-from gsfl_tune.training import Training
+from gsfl_tune.search.opening.begin import refuse_what_fails_later
+from gsfl_tune.training import Training, train
 from gsfl_tune.training.caches.teacher import Teacher, teacher_problem
 
 from .checks import check_cached_as_whole, check_resumes
@@ -289,8 +293,31 @@ def test_a_teacher_that_has_seen_the_validation_images_is_refused(
     message = r"was trained on the validation images too.*gsfl-tune export .*large OUT --without"
     with pytest.raises(UserError, match=message):
         workspace.teacher_notices(student(copy))
-    # What an earlier run was trained with stays readable.
+    # What an earlier version began with it stays readable, and can be finished.
     assert workspace.teacher(student(copy)) is not None
+    (said,) = workspace.teacher_notices(student(copy), begun=True)
+    assert re.search(message + "-validation. What began with it goes on", said)
+
+
+def test_a_training_that_began_with_such_a_teacher_can_be_finished(workspace, tmp_path, bundle):
+    (tmp_path / "large").mkdir()
+    copy = changed(bundle, tmp_path / "large", "config.json", with_validation)
+    config = student(copy)
+    experiment = Experiment.parse(yaml.safe_dump(config.model_dump(mode="json")))
+    begun = Training(config, workspace, tmp_path / "begun")
+    begun.run_epoch()
+    begun.save()
+    said: list[str] = []
+    where = {"cache_dir": workspace.cache_dir, "notice": said.append}
+    assert train(experiment, tmp_path / "begun", **where).finished
+    assert "was trained on the validation images too" in said[0]
+    with pytest.raises(UserError, match="was trained on the validation images too"):
+        train(experiment, tmp_path / "anew", **where)
+    # So it is with a search.
+    refuse_what_fails_later(experiment, workspace, said.append, None, known_teachers=[copy])
+    assert said[-1] == said[0]
+    with pytest.raises(UserError, match="was trained on the validation images too"):
+        refuse_what_fails_later(experiment, workspace, said.append, None)
 
 
 def test_folds_leave_no_image_that_a_teacher_has_not_seen(workspace, bundle, tmp_path):

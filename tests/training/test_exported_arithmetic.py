@@ -13,7 +13,7 @@ from gsfl_tune.evidence import measure_probe, probe_network
 from gsfl_tune.evidence.trained import Retrained
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network, load_bundle
-from gsfl_tune.models import Network
+from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen import has_bf16_units
 from gsfl_tune.search import Job
 from gsfl_tune.search.workers.retrain import run_job
@@ -21,6 +21,7 @@ from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.training import Training, Workspace, load_predictions
 
 from .conftest import tiny_config
+from .test_training import run
 
 units = pytest.mark.skipif(not has_bf16_units(), reason="needs a CPU that multiplies bf16")
 
@@ -100,16 +101,50 @@ def test_so_does_the_bundle_of_a_linear_probe(tmp_path, workspace, changes):
 
 
 def test_only_tested_and_validated_images_are_computed_again(tmp_path, workspace):
+    # With caches of its own: other tests compute the same.
+    workspace = Workspace(workspace.dataset, tmp_path / "cache", workspace.device)
     training = Training(tiny_config(training={"cache_precision": "fp16"}), workspace, tmp_path)
     training.run_epoch()
 
     def files() -> set[Path]:
         return set((workspace.cache_dir / "features").glob("*.npy"))
 
-    before = files()
+    dataset = workspace.dataset
+    for part, count in (("validation", len(dataset.validation_index)), ("test", len(dataset.test))):
+        before = files()
+        training.predict_as_exported(part)
+        assert [len(np.load(file)) for file in files() - before] == [count], part
+
+
+def test_frozen_blocks_are_made_exact_once(tmp_path, workspace, monkeypatch):
+    config = tiny_config(training={"precision": "bf16", **LAST})
+    training = run(Training(config, workspace, tmp_path))
+    made: list[object] = []
+    frozen_prefix = SplitBackbone.frozen_prefix
+
+    def counted(self: SplitBackbone, *arguments: Any) -> Any:
+        made.append(self)
+        return frozen_prefix(self, *arguments)
+
+    monkeypatch.setattr(SplitBackbone, "frozen_prefix", counted)
+    first = training.predict_as_exported("test").logits
     training.predict_as_exported("validation")
-    sizes = [len(np.load(file)) for file in files() - before]
-    assert all(size == len(workspace.dataset.validation_index) for size in sizes)
+    training.trained_features("test", np.arange(len(workspace.dataset.test)))
+    assert len(made) == 1
+    np.testing.assert_array_equal(training.predict_as_exported("test").logits, first)
+    # The training itself goes on with its own.
+    assert not np.array_equal(training.predict("test").logits, first)
+
+
+@units
+def test_blocks_that_are_all_trained_have_no_frozen_ones_in_less(tmp_path, workspace):
+    stage = {"finetune": {"epochs": 1, "batch_size": 24}}
+    training = run(Training(tiny_config(**BF16, training=stage), workspace, tmp_path))
+    assert training.context.frozen_bf16
+    assert training.predict_as_exported("validation") is training.validated
+    stage["finetune"]["blocks"] = 2
+    apart = run(Training(tiny_config(**BF16, training=stage), workspace, tmp_path / "apart"))
+    assert apart.predict_as_exported("validation") is not apart.validated
 
 
 def test_a_run_in_fp32_computes_nothing_twice(tmp_path, workspace):

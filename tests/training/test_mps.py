@@ -23,8 +23,8 @@ from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import fit_projection
 from gsfl_tune.training import Training, resolve_device
+from gsfl_tune.training.at_once import most_at_once
 from gsfl_tune.training.pretrain import Pretraining, starting_backbone
-from gsfl_tune.training.workspace import most_at_once
 
 from .conftest import tiny_config
 

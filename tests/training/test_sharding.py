@@ -93,6 +93,13 @@ def _compare(rank: int, ranks: Ranks, name: str) -> None:
     again.load_optimizer(third, state)
     _same(whole, again.whole(other.state_dict()))
     _same(state["state"], again.optimizer_state(third)["state"])
+    # So it is in an optimiser that is made of the divided network, which has no whole parameters.
+    fourth = _optimizer(name, other)
+    again.adopt(fourth)
+    again.load_optimizer(fourth, state)
+    _same(state["state"], again.optimizer_state(fourth)["state"])
+    adopted = [each for group in fourth.param_groups for each in group["params"]]
+    assert sum(map(again.is_part, adopted)) == again.count
     with pytest.raises(RuntimeError, match="other tensors"):
         again.load(other, {"else": torch.zeros(1)})
 

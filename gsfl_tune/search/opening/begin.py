@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -15,10 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.shard_checks import processes
 from gsfl_tune.models import (
     BackboneError,
     WeightsError,
     create_backbone,
+    has_batch_norms,
     pooling_class,
     weights_words,
 )
@@ -38,6 +40,7 @@ from gsfl_tune.search.study.warm_start import earlier_trials
 from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.fit_precision import refuse_unfit_precision
 from gsfl_tune.training.pretrain import without_pretraining
+from gsfl_tune.training.pretrain.refused import processes_problem
 from gsfl_tune.training.pricing.cost import pretrained, teachers
 from gsfl_tune.training.pricing.problems import cost_problems
 
@@ -76,6 +79,13 @@ class Beginning:
         """
         # Until `prepare` the trials of the journal are those of the space before.
         recall_prices(self.experiment if self.before is None else self.before, run, costs)
+
+    def teachers(self, run: RunDirectory) -> list[Path]:
+        """Lists the teachers that trials of the run may have learned from."""
+        found = teachers(self.before or self.experiment)
+        if not found or self.anew or not run.manifest_file.exists() or untried(run):
+            return []
+        return found
 
     def prepare(
         self, run: RunDirectory, experiment: Experiment, notice: Callable[[str], None]
@@ -207,6 +217,8 @@ def refuse_what_fails_later(
     workspace: Workspace,
     notice: Callable[[str], None],
     address: str | None,
+    *,
+    known_teachers: Collection[Path] = (),
 ) -> None:
     """Raises now every error that would otherwise occur after the run directory is written.
 
@@ -217,6 +229,8 @@ def refuse_what_fails_later(
         address: Address of a Ray cluster; default: ``RAY_ADDRESS``. Without a cluster trials run
             on this machine, which then needs their GPU and the weights of all backbones. With a
             cluster only the default backbone's weights are needed, for this process's features.
+        known_teachers: Teachers that trials have learned from, see `Beginning.teachers`: they are
+            not refused any more.
 
     Raises:
         UserError: For models that do not fit, weights or a GPU that are missing, a sampler that
@@ -234,7 +248,8 @@ def refuse_what_fails_later(
     if (largest := max(experiment.values("loss.distill.weight"))) > 0:
         for path, fit in product(teachers(experiment), experiment.values("data.fit")):
             case = {"training.teacher": str(path), "loss.distill.weight": largest, "data.fit": fit}
-            for line in workspace.teacher_notices(experiment.fixed(case).defaults()):
+            begun = path in known_teachers
+            for line in workspace.teacher_notices(experiment.fixed(case).defaults(), begun=begun):
                 notice(line)
     _refuse_pretraining(experiment, workspace)
     # A pretraining is the work of a trial.
@@ -261,13 +276,31 @@ def refuse_what_fails_later(
 
 
 def _refuse_pretraining(experiment: Experiment, workspace: Workspace) -> None:
-    """Refuses batches of a pretraining that are larger than the number of its images."""
+    """Refuses batches of a pretraining that its images or the processes of a trial do not allow."""
     if True not in experiment.values("training.pretrain"):
         return
     count, path = len(images_without_labels(workspace.dataset)), "pretrain.batch_size"
     if (largest := max(experiment.values(path))) > count:
         message = f"found {largest} for {count:,} images, allowed at most their number"
         raise ExperimentError([Problem(*experiment.locate(path, largest), path, message)])
+    config = experiment.defaults()
+    found: dict[str, Problem] = {}
+    whole = config.search.resources
+    names = ("pretrain.method", "pretrain.batch_size", "pretrain.norm_groups")
+    for backbone, *chosen in product(*map(experiment.values, ("model.backbone", *names))):
+        resources = whole.of(backbone) or whole
+        # Where weights are divided, a process learns without labels alone.
+        workers = 1 if resources.shard else processes(resources.model_dump())
+        update = {name.partition(".")[2]: value for name, value in zip(names, chosen, strict=True)}
+        own = config.pretrain.model_copy(update=update)
+        if workers > 1:
+            groups = own.groups if has_batch_norms(backbone) else 1
+            if problem := processes_problem(own, workers, groups):
+                path, message, value = problem
+                place = experiment.locate(path, value)
+                found.setdefault(path, Problem(*place, path, message))
+    if found:
+        raise ExperimentError(list(found.values()))
 
 
 def _tried(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import repeat
 
 import numpy as np
@@ -26,7 +26,7 @@ from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen_forward import FrozenForward
 from gsfl_tune.models.openvino_forward import OpenvinoForward
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
-from gsfl_tune.training.caches.engines import fast_forward
+from gsfl_tune.training.caches.engines import prefix_maker
 from gsfl_tune.training.context import StageContext
 
 
@@ -188,10 +188,9 @@ class SplitBatches(ImageBatches):
             kept = (self._size, self._eval_size)
             self._prefixes = {key: each for key, each in self._prefixes.items() if key in kept}
             context = self._context
-            make = partial(
-                fast_forward,
-                name=f"{network.backbone.name} before its last "
-                f"{context.config.training.finetune.blocks} blocks",
+            make = prefix_maker(
+                network.backbone.name,
+                context.config.training.finetune.blocks,
                 images=self._seen(size),
                 device=context.device,
                 cache_dir=context.workspace.cache_dir,

@@ -6,7 +6,6 @@ Used only with fixed views: with augmentation that is new in every epoch nothing
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, SplitBackbone
 from gsfl_tune.models.frozen_forward import FrozenForward
 from gsfl_tune.models.frozen_forward import Precision as Arithmetic
-from gsfl_tune.training.caches.engines import fast_forward
+from gsfl_tune.training.caches.engines import prefix_maker
 from gsfl_tune.training.caches.features import Precision, View, all_cores, digest
 
 # Part of every cache key; raise it when this file computes other numbers.
@@ -109,9 +108,9 @@ class ActivationCache:
         dtype = NUMPY[self._precision]
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         if self._frozen is None:
-            make = partial(
-                fast_forward,
-                name=f"{self._backbone.name} before its last {self._blocks} blocks",
+            make = prefix_maker(
+                self._backbone.name,
+                self._blocks,
                 images=len(images),
                 device=self._device,
                 cache_dir=self._folder.parent,

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def fast_forward(
     except EngineRefused as error:  # other weights than at the rehearsal
         _log.warning("%s: OpenVINO is not used: %s", name, error)
         return copy or ours()
+
+
+def prefix_maker(
+    backbone: str, blocks: int | str, *, images: int, device: torch.device, cache_dir: Path
+) -> Callable[..., FrozenForward]:
+    """Returns what makes the fastest form of frozen blocks, for `SplitBackbone.frozen_prefix`.
+
+    Args:
+        backbone: Name of the whole backbone.
+        blocks: Number of its last blocks that are trained.
+        images: How many images it will see.
+        device: Where it will run.
+        cache_dir: Root of the node's caches.
+    """
+    name = f"{backbone} before its last {blocks} blocks"
+    return partial(fast_forward, name=name, images=images, device=device, cache_dir=cache_dir)
 
 
 def has_fast_form(network: Network, images: int | None, device: torch.device) -> bool:

@@ -195,26 +195,22 @@ def seen_by(teacher: Teacher, dataset: Dataset) -> list[str]:
     return []
 
 
-def refuse_seen(teacher: Teacher, dataset: Dataset, *, folds: bool) -> None:
-    """Refuses a teacher that was trained on images by which its students are compared.
-
-    Raises:
-        UserError: If it was.
-    """
+def seen_complaint(teacher: Teacher, dataset: Dataset, *, folds: bool) -> str | None:
+    """Says that a teacher was trained on images by which its students are compared, or None."""
     seen, ours = teacher.trained_on, dataset.trained_on(validation=True)
     if not seen or seen.get("images") != ours["images"]:
-        return
+        return None
     if folds:
-        raise UserError(
+        return (
             f"training.teacher: {teacher.path} was trained on the same images, all of which "
             "validate students with search.folds; allowed is a bundle of other images, or a "
             "search without folds"
         )
     # Bundles of earlier versions say nothing of another split.
     if not seen.get("validation") and seen.get("held_out", ours["held_out"]) == ours["held_out"]:
-        return
+        return None
     run = teacher.path.parent if teacher.path.name == "best" else "RUN"
-    raise UserError(
+    return (
         f"training.teacher: {teacher.path} was trained on the validation images too, by which "
         "students are compared; allowed is a bundle of the training images alone: "
         f"gsfl-tune export {run} OUT --without-validation"

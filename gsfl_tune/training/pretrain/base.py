@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,23 @@ from torch import Tensor, nn
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
 
 Vectors = Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Given:
+    """Holds what a method compares.
+
+    Attributes:
+        views: Representations (B, C) of the views in `Base.shown`.
+        taught: The averaged network's, without gradient, of the views in `Base.taught`.
+        local: Representations (B, C) of small views.
+        positions: (B,) int64, which images they are; None for images of no pretraining.
+    """
+
+    views: Vectors
+    taught: Vectors = ()
+    local: Vectors = ()
+    positions: Tensor | None = None
 
 
 class Base(nn.Module, ABC):
@@ -47,7 +65,6 @@ class Base(nn.Module, ABC):
     def build(self) -> None:
         """Makes heads and losses."""
 
-    @abstractmethod
     def forward(
         self,
         views: Vectors,
@@ -55,17 +72,18 @@ class Base(nn.Module, ABC):
         local: Vectors = (),
         positions: Tensor | None = None,
     ) -> Tensor:
-        """Computes the loss, a mean over the images of a batch.
+        """Returns the loss, a mean over the images of a batch; for arguments see `Given`.
 
         Small views are compared with the large ones, never with each other (Caron et al., "SwAV",
         NeurIPS 2020, section 3.2): each learns what a larger part of the image shows.
-
-        Args:
-            views: Representations (B, C) of the views in `shown`.
-            taught: The averaged network's, without gradient, of the views in `taught`.
-            local: Representations (B, C) of small views.
-            positions: (B,) int64, which images they are; None for images of no pretraining.
         """
+        loss, projected = self.loss(Given(views, taught, local, positions))
+        self.projected = projected.detach()
+        return loss
+
+    @abstractmethod
+    def loss(self, given: Given) -> tuple[Tensor, Tensor]:
+        """Computes the loss, and the projections (B, D) of the first view."""
 
     def momentum(self, progress: float) -> float:
         """Returns the decay of the averaged network.

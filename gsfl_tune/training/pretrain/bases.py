@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
-from gsfl_tune.training.pretrain.base import Base, Vectors, across, rising, start_average
+from gsfl_tune.training.pretrain.base import Base, Given, across, rising, start_average
 from gsfl_tune.training.pretrain.key_queue import KeyQueue
 
 
@@ -31,19 +31,13 @@ class SimSiam(Base):
         self.predict = SimSiamPredictionHead(out, max(2, out // 4), out)
         self.compare = NegativeCosineSimilarity()
 
-    def forward(
-        self,
-        views: Vectors,
-        taught: Vectors = (),
-        local: Vectors = (),
-        positions: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, given: Given) -> tuple[Tensor, Tensor]:
         """Computes the mean of the negative cosines of each view with each other large one."""
-        projected = [self.project(view) for view in views]
-        self.projected = projected[0].detach()
+        projected = [self.project(view) for view in given.views]
         predicted = [self.predict(each) for each in projected]
-        predicted += [self.predict(self.project(view)) for view in local]
-        return across(self.compare, predicted, [each.detach() for each in projected])
+        predicted += [self.predict(self.project(view)) for view in given.local]
+        loss = across(self.compare, predicted, [each.detach() for each in projected])
+        return loss, projected[0]
 
 
 class Byol(Base):
@@ -67,20 +61,13 @@ class Byol(Base):
         self.compare = NegativeCosineSimilarity()
         start_average(self.project, self.teach)
 
-    def forward(
-        self,
-        views: Vectors,
-        taught: Vectors = (),
-        local: Vectors = (),
-        positions: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, given: Given) -> tuple[Tensor, Tensor]:
         """Computes the mean of the negative cosines of each view with each other large one."""
-        projected = [self.project(view) for view in (*views, *local)]
-        self.projected = projected[0].detach()
+        projected = [self.project(view) for view in (*given.views, *given.local)]
         predicted = [self.predict(each) for each in projected]
         with torch.no_grad():
-            targets = [self.teach(view) for view in taught]
-        return across(self.compare, predicted, targets)
+            targets = [self.teach(view) for view in given.taught]
+        return across(self.compare, predicted, targets), projected[0]
 
     def momentum(self, progress: float) -> float:
         """Returns the decay, which rises to 1 as half a cosine."""
@@ -113,25 +100,18 @@ class Moco(Base):
         start_average(self.project, self.teach)
         self.queue = KeyQueue(min(config.queue, self.images), out)
 
-    def forward(
-        self,
-        views: Vectors,
-        taught: Vectors = (),
-        local: Vectors = (),
-        positions: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, given: Given) -> tuple[Tensor, Tensor]:
         """Computes the cross-entropy of the key among the queue; the keys join it.
 
         Small views are queries too, with the key of the large one: the mean of all is returned.
         """
         with torch.no_grad():
-            keys = self.teach(taught[0])
-        temperature = self.config.temperature or 0.2
-        queries = [self.project(view) for view in (*views, *local)]
-        self.projected = queries[0].detach()
+            keys = self.teach(given.taught[0])
+        positions, temperature = given.positions, self.config.temperature or 0.2
+        queries = [self.project(view) for view in (*given.views, *given.local)]
         losses = [self.queue.loss(each, keys, positions, temperature) for each in queries]
         self.queue.add(keys, positions)
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean(), queries[0]
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Lists the projection head with its average."""
@@ -161,18 +141,10 @@ class VicReg(Base):
         )
         self.compare = VICRegLoss()
 
-    def forward(
-        self,
-        views: Vectors,
-        taught: Vectors = (),
-        local: Vectors = (),
-        positions: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, given: Given) -> tuple[Tensor, Tensor]:
         """Computes the sum of invariance, variance and covariance."""
-        one, other = (self.project(view) for view in views)
-        self.projected = one.detach()
-        loss: Tensor = self.compare(one, other)
-        return loss
+        one, other = (self.project(view) for view in given.views)
+        return self.compare(one, other), one
 
 
 class Dino(Base):
@@ -214,22 +186,15 @@ class Dino(Base):
             student_temp=config.temperature or 0.1,
         )
 
-    def forward(
-        self,
-        views: Vectors,
-        taught: Vectors = (),
-        local: Vectors = (),
-        positions: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, given: Given) -> tuple[Tensor, Tensor]:
         """Computes the mean of the cross-entropies; the teacher's outputs move the centre."""
-        students = [self.project(view) for view in (*views, *local)]
-        # Roots of distributions, unit vectors: a common part of all outputs is no collapse.
-        shares = students[0].detach() / self.compare.student_temp
-        self.projected = shares.softmax(1).sqrt()
+        students = [self.project(view) for view in (*given.views, *given.local)]
         with torch.no_grad():
-            teachers = [self.teach(view) for view in taught]
-        loss: Tensor = self.compare(teachers, students)
-        return loss
+            teachers = [self.teach(view) for view in given.taught]
+        # Roots of the shares of prototypes are unit vectors. They are compared in place of outputs,
+        # which may have a large part in common without a collapse.
+        shares = (students[0].detach() / self.compare.student_temp).softmax(1)
+        return self.compare(teachers, students), shares.sqrt()
 
     def momentum(self, progress: float) -> float:
         """Returns the decay, which rises to 1 as half a cosine."""
@@ -260,22 +225,14 @@ class LeJepa(Base):
         self.project = LeJEPAProjectionHead(self.channels, config.hidden_dim, config.projection_dim)
         self.gaussian = SIGReg()
 
-    def forward(
-        self,
-        views: Vectors,
-        taught: Vectors = (),
-        local: Vectors = (),
-        positions: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, given: Given) -> tuple[Tensor, Tensor]:
         """Computes the weighted mean of the sketched distance and the squared distance."""
         from lightly.loss.lejepa_loss import lejepa_invariance_loss
 
-        every = torch.stack([self.project(view) for view in (*views, *local)])
-        self.projected = every[0].detach()
+        every = torch.stack([self.project(view) for view in (*given.views, *given.local)])
         weight = self.config.sketch_weight
-        apart = lejepa_invariance_loss(all_proj=every, global_proj=every[: len(views)])
-        loss: Tensor = weight * self.gaussian(every) + (1 - weight) * apart
-        return loss
+        apart = lejepa_invariance_loss(all_proj=every, global_proj=every[: len(given.views)])
+        return weight * self.gaussian(every) + (1 - weight) * apart, every[0]
 
 
 BASES: dict[str, type[Base]] = {

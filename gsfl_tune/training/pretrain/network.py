@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
 from gsfl_tune.models import Backbone
+from gsfl_tune.models.pooling.screened import ScreenedPooling
 from gsfl_tune.training.batch_norm import synchronise_batch_norms
 from gsfl_tune.training.pretrain.base import Vectors, unchanged
 from gsfl_tune.training.pretrain.bases import create_base
@@ -185,12 +186,15 @@ class PretrainingNetwork(nn.Module):
 
         Args:
             images: (B, 3, s, s), normalised.
-            screened: Whether places are weighted by the screening head.
+            screened: Whether places are weighted by the screening head, as it is evaluated.
         """
         maps = self._maps(self.backbone, images)
         if screened:
             assert self.screening is not None
-            return functional.normalize(self.screening.pool(maps), dim=1)
+            # As `model.pooling: screened` of the learned weights.
+            pooling = ScreenedPooling(self.backbone.channels)
+            pooling.take(*self.screening.folded())
+            return functional.normalize(pooling(maps), dim=1)
         return functional.normalize(maps.mean(dim=(2, 3)), dim=1)
 
     def agreement_maps(self, images: Tensor) -> Tensor:

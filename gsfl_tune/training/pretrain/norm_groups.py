@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
+from gsfl_tune.training.batch_norm import momenta_kept, norms_in_training
 
 
 def groups_of(config: PretrainConfig, backbone: nn.Module) -> int:
@@ -53,7 +54,7 @@ def maps_in_groups(
 
 
 def shuffled(count: int, groups: int, device: torch.device) -> Tensor:
-    """Returns an order (B,) whose groups have as many images of each group of the given order.
+    """Returns an order (B,) in which every group takes equally many images of each one before.
 
     It draws no numbers: images are in a new order in every epoch anyway.
     """
@@ -63,7 +64,8 @@ def shuffled(count: int, groups: int, device: torch.device) -> Tensor:
 
 def statistics(module: nn.Module) -> list[Tensor]:
     """Lists the running statistics of a module's batch norms."""
-    pairs = [(one.running_mean, one.running_var) for one in _tracking(module)]
+    norms = norms_in_training(module, tracking=True)
+    pairs = [(one.running_mean, one.running_var) for one in norms]
     return [each for pair in pairs for each in pair if each is not None]
 
 
@@ -77,8 +79,7 @@ def _one_update(module: nn.Module, groups: int) -> Iterator[Callable[[int], None
     Yields:
         Must be called with the number of each group before it passes.
     """
-    norms = _tracking(module)
-    momenta = [one.momentum for one in norms]
+    norms = norms_in_training(module, tracking=True)
 
     def factor(norm: _BatchNorm) -> float:
         if norm.momentum is not None:
@@ -93,15 +94,8 @@ def _one_update(module: nn.Module, groups: int) -> Iterator[Callable[[int], None
         for one, whole in zip(norms, factors, strict=True):
             one.momentum = whole / (groups - following * whole)
 
-    try:
+    with momenta_kept(norms):
         yield begin
-    finally:
-        for one, momentum in zip(norms, momenta, strict=True):
-            one.momentum = momentum
-            if one.num_batches_tracked is not None:
-                one.num_batches_tracked.sub_(groups - 1)
-
-
-def _tracking(module: nn.Module) -> list[_BatchNorm]:
-    found = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
-    return [one for one in found if one.track_running_stats]
+    for one in norms:
+        if one.num_batches_tracked is not None:
+            one.num_batches_tracked.sub_(groups - 1)

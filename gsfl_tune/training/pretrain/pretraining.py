@@ -128,11 +128,12 @@ class Pretraining:
             ``seconds``.
 
         Raises:
-            PretrainingFailed: If the loss was NaN or infinite, or the representations collapsed.
+            PretrainingFailed: If the loss was not finite, or features or projections collapsed.
+            UserError: If its processes cannot divide a batch.
         """
         if self.team is None:
             return self._epoch()
-        refuse_processes(self.team.size, self.config.batch_size, self.network.groups)
+        refuse_processes(self.config, self.team.size, self.network.groups)
         with self.team.watching():
             if self._ranks is None:
                 precision = "bf16" if self.network.autocast else "fp32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.pretrain_config import PretrainConfig
 from gsfl_tune.models import BackboneError
 from gsfl_tune.training.pretrain.bases import BASES
 from gsfl_tune.training.pretrain.screening import screening_problem
@@ -48,27 +49,42 @@ def refuse(config: Config, images: int, image_size: int) -> None:
         )
 
 
-def refuse_processes(processes: int, images: int, groups: int) -> None:
-    """Refuses processes that a batch cannot be divided between.
+def processes_problem(
+    own: PretrainConfig, processes: int, groups: int
+) -> tuple[str, str, int | None] | None:
+    """Says why a batch cannot be divided between processes, or returns None.
 
     Args:
+        own: Section ``pretrain``.
         processes: Their number.
-        images: Images of a batch.
         groups: Groups of a batch whose batch norms have their own statistics.
+
+    Returns:
+        The leaf, the message, and the value that it is about.
+    """
+    images, given = own.batch_size, own.norm_groups
+    if processes > images:
+        few = f"found {images} for {processes} processes, allowed at least one image for each"
+        return "pretrain.batch_size", few, images
+    if groups > 1 and groups % processes:
+        found = f"found {groups}" if given is not None else f"found null, which is {groups} here,"
+        message = (
+            f"{found} for {processes} processes, allowed 1, or a multiple of their number: a group "
+            "passes one process as a whole"
+        )
+        return "pretrain.norm_groups", message, given
+    return None
+
+
+def refuse_processes(own: PretrainConfig, processes: int, groups: int) -> None:
+    """Refuses processes that a batch cannot be divided between, see `processes_problem`.
 
     Raises:
         UserError: With what was found and what is allowed.
     """
-    if processes > images:
-        raise UserError(
-            f"pretrain.batch_size: found {images} for {processes} processes, allowed at least one "
-            "image for each"
-        )
-    if groups > 1 and groups % processes:
-        raise UserError(
-            f"pretrain.norm_groups: found {groups} for {processes} processes, allowed 1, or a "
-            "multiple of their number: a group passes one process as a whole"
-        )
+    if problem := processes_problem(own, processes, groups):
+        path, message, _ = problem
+        raise UserError(f"{path}: {message}")
 
 
 def _refuse_local(config: Config, image_size: int) -> None:

@@ -42,16 +42,6 @@ class Screening(nn.Module):
         found: Tensor = self.layers(maps).amax(1)
         return found
 
-    def pool(self, maps: Tensor) -> Tensor:
-        """Returns representations (B, C): means of the maps, weighted by the predicted places.
-
-        Where no place differs from another, all have the same weight.
-        """
-        places = unit_range(self(maps))
-        same = places.amax((1, 2), keepdim=True) == 0
-        places = torch.where(same, torch.ones_like(places), places)
-        return (maps * places[:, None]).mean(dim=(2, 3))
-
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
         """Returns weight (K, C) and bias (K,) of the convolution with its norm, as evaluated."""

@@ -20,7 +20,7 @@ from gsfl_tune.models import (
 from gsfl_tune.training.image_sizes import growing_sizes
 from gsfl_tune.training.pricing.cases import backbone_of
 from gsfl_tune.training.restitution import COMPILED, method_problem
-from gsfl_tune.training.stages.finetune import AVERAGED_TWICE, STEPS_TOGETHER
+from gsfl_tune.training.stages.averaged_problems import AVERAGED_TWICE, STEPS_TOGETHER
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 
 

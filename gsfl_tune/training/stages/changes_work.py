@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gsfl_tune.data.transforms.restorer import restorer_parameters
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.methods import Method
 
 # For each pixel of an image, in operations that take as long as those of a matrix product: found
-# with one core at 160 and 224 px. Crop and flip are a part of every step.
-_COLOUR = 300.0
-_OPERATION = 1500.0
-_DEGRADE = 3500.0
-_FOURIER = 4000.0
-_ADAIN = 2500.0
+# with one core at 160 and 224 px. `benchmarks/changes.py` measures them; on a machine with much
+# other work it found three to six times as much. Crop and flip are a part of every step.
+COLOUR = 300.0
+OPERATION = 1500.0
+DEGRADE = 3500.0
+FOURIER = 4000.0
+ADAIN = 2500.0
 
 
-def changes_work(config: Config, size: int) -> float:
-    """Returns the operations of changing one image in the finetune stage, where it sees images.
+def changes_work(config: Config, method: Method, sizes: Sequence[int]) -> float:
+    """Returns the operations of changing what a step sees of each labelled image.
 
     Transforms of packages are not known, and count nothing.
 
     Args:
-        config: The configuration.
-        size: Side of the image in pixels.
+        config: The configuration, of a finetune stage that sees images.
+        method: Its method.
+        sizes: Side of labelled images in each epoch, in pixels.
     """
     augment, stage = config.data.augment, config.training.finetune
     operations = {"none": 0, "trivial": 1, "rand": augment.rand_operations}[augment.policy]
-    each = _COLOUR * (augment.color > 0) + _OPERATION * operations
-    each += _DEGRADE * augment.degrade + _FOURIER * stage.fourier + _ADAIN * stage.adain
-    return size * size * (each + augment.degrade * restorer_work(config))
+    changed = COLOUR * (augment.color > 0) + OPERATION * operations
+    changed += DEGRADE * augment.degrade + augment.degrade * restorer_work(config)
+    # Between labelled images alone.
+    swapped = FOURIER * stage.fourier + ADAIN * stage.adain
+    labelled = swapped + (0.0 if method.weak_labelled else changed)
+    pixels = math.fsum(side * side for side in sizes) / len(sizes)
+    # Images without labels: one of their two views is changed, and they are always full size.
+    strong = method.unlabelled * config.data.image_size**2
+    return method.views * labelled * pixels + strong * changed
 
 
 def restorer_work(config: Config) -> float:

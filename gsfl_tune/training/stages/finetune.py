@@ -30,12 +30,18 @@ from gsfl_tune.training.batch_norm import (
     fresh_statistics,
     synchronise_batch_norms,
 )
-from gsfl_tune.training.batches import ActivationBatches, create_batches
+from gsfl_tune.training.batches import (
+    ActivationBatches,
+    Batches,
+    SplitBatches,
+    create_batches,
+)
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, training_point
 from gsfl_tune.training.part_scores import watching_parts
 from gsfl_tune.training.stages._base import Stage
+from gsfl_tune.training.stages.averaged_problems import refuse_averages
 from gsfl_tune.training.stages.compiler_errors import explained
 from gsfl_tune.training.stages.finetune_work import finetune_work
 from gsfl_tune.training.stages.meter import LossMeter
@@ -51,14 +57,6 @@ from gsfl_tune.training.timeline import StageName
 log = logging.getLogger("gsfl_tune.training")
 
 _DEPTH = "drop_path"
-AVERAGED_TWICE = (
-    "found it with training.finetune.optimizer: schedule_free, whose weights are an average "
-    "already; allowed: 0, or another optimizer"
-)
-STEPS_TOGETHER = (
-    "found it with training.finetune.optimizer: schedule_free, which counts the steps of a group "
-    "and not of a block that joins; allowed: 0, or another optimizer"
-)
 _STYLE = "mixstyle"
 _WORDS = {"pool": "validating", "test": "testing"}
 
@@ -91,8 +89,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         prepare_backbone(context, network.backbone)
         groups = stage_groups(context, network)
         super().__init__(context, name, config, network, create_optimizer(config, groups))
-        self._refuse_combinations()
-        self._batches = create_batches(context, network)
+        refuse_averages(config, averaged=self.averaged is not None)
+        self._batches: Batches = create_batches(context, network)
         cached = isinstance(self._batches, ActivationBatches)
         for path, message in method_problems(
             context.config, cached=cached, maps=self._batches.maps(network) is not None
@@ -109,9 +107,12 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         """Restores the state; a training of an earlier version goes on with its weight decay."""
-        if to_train and group_sizes(state["optimizer"]) != group_sizes(self.optimizer.state_dict()):
+        stored = state["optimizer"]["param_groups"]
+        if to_train and group_sizes(stored) != group_sizes(self.optimizer.param_groups):
             groups = stage_groups(self.context, self.module, as_before=True)
             self.optimizer = create_optimizer(self.config, groups)
+            if self.shards is not None:
+                self.shards.adopt(self.optimizer)
             self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         super().load_state_dict(state, to_train=to_train)
 
@@ -270,15 +271,6 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 for part in self._micro_batches(batch, whole):
                     passes.features(part.views[0])
 
-    def _refuse_combinations(self) -> None:
-        """Refuses what `check` refuses, for configurations that it has not seen."""
-        if self.config.optimizer != "schedule_free":
-            return
-        if self.averaged is not None:
-            raise UserError(f"training.ema: {AVERAGED_TWICE}")
-        if self.config.unfreeze:
-            raise UserError(f"training.finetune.unfreeze: {STEPS_TOGETHER}")
-
     def _seed_drop_paths(self, seed: int) -> None:
         if self.config.drop_path == 0:
             return
@@ -340,18 +332,25 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         """Returns whether all blocks compute in fp32, of activations that are not rounded."""
         context, cached = self.context, isinstance(self._batches, ActivationBatches)
         rounded = cached and context.config.training.cache_precision != "fp32"
-        return not (context.autocast or context.frozen_bf16 or rounded)
+        # Only a copy of the frozen blocks, or what is stored of them, has a precision of its own.
+        apart = cached or isinstance(self._batches, SplitBatches)
+        return not (context.autocast or (apart and context.frozen_bf16) or rounded)
 
     @contextmanager
     def made_exact(self) -> Iterator[None]:
         """Computes as a bundle does, with batches of that precision."""
         own = self._batches
         with super().made_exact():
-            self._batches = create_batches(self.context, self.module)
+            self._batches = self._exact_batches
             try:
                 yield
             finally:
                 self._batches = own
+
+    @cached_property
+    def _exact_batches(self) -> Batches:
+        """Returns the batches of `made_exact`: their frozen blocks are converted once."""
+        return create_batches(self.context, self.module)
 
     def measured(self) -> dict[str, float]:
         """Returns how well parts were found in the images of the last validation."""

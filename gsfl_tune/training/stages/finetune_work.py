@@ -89,9 +89,7 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     known = {ATTRIBUTES: attribute_count(config.data.attribute_columns)}
     through += STEP * method.operations(maps, stage.batch_size, known)
     if not cached:
-        sizes = training_sizes(config)
-        of_changes = math.fsum(changes_work(config, side) for side in sizes) / len(sizes)
-        through += method.views * of_changes
+        through += changes_work(config, method, training_sizes(config))
     # A pass of the weak view without gradients, and one of the strong view.
     weak = whole.trained + pooling + whole.frozen + 2 * head
     through += method.unlabelled * (weak + passed + STEP * pooling + 2 * STEP * head)

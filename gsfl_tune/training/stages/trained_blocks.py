@@ -9,7 +9,7 @@ optimiser has no moments of it yet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -80,9 +80,9 @@ def stage_groups(
     return _backbone_groups(config, network.backbone, as_before) + head
 
 
-def group_sizes(optimizer: Mapping[str, Any]) -> list[int]:
-    """Counts the tensors of every group of an optimiser's state."""
-    return [len(group["params"]) for group in optimizer["param_groups"]]
+def group_sizes(groups: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Counts the tensors of every group of an optimiser, or of its state."""
+    return [len(group["params"]) for group in groups]
 
 
 def _backbone_groups(

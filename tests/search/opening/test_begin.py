@@ -12,6 +12,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog, RunDirectory, write_json, write_text
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.search import begin_or_go_on, clear, open_study, refuse_changes, untried
+from gsfl_tune.search.opening.begin import Beginning
 from gsfl_tune.search.study.journal import open_journal, read_studies
 from tests.search.experiments import YAML, experiment
 
@@ -77,6 +78,21 @@ def test_a_run_with_a_trial_is_not(begun: RunDirectory, what: str) -> None:
         go_on(begun, experiment(OTHER))
     with pytest.raises(UserError, match="images or their split"):
         go_on(begun, experiment(), data="bbbb")
+
+
+def test_teachers_are_known_once_a_trial_has_learned_from_them(begun: RunDirectory) -> None:
+    taught = experiment("training.teacher=runs/large/best", "loss.distill.weight=1")
+    for made in (Beginning(taught, None), Beginning(experiment(), None, before=taught)):
+        assert made.teachers(begun) == []
+    study = open_study(experiment(), begun)
+    study.ask()
+    study.report(0, 0, 0.5)
+    study.close()
+    for made in (Beginning(taught, None), Beginning(experiment(), None, before=taught)):
+        assert made.teachers(begun) == [Path("runs/large/best").absolute()]
+    # One that a changed space brings is new.
+    assert Beginning(taught, None, before=experiment()).teachers(begun) == []
+    assert Beginning(taught, None, anew=True).teachers(begun) == []
 
 
 def test_what_cannot_be_read_is_not_taken_for_nothing(begun: RunDirectory) -> None:

@@ -1,4 +1,4 @@
-"""A search says before it begins that its pretrainings have too few images."""
+"""A search says before it begins which of its pretrainings cannot be trained."""
 
 from __future__ import annotations
 
@@ -30,3 +30,41 @@ def test_batches_larger_than_the_number_of_images_are_refused(tmp_path):
     smaller = Experiment.parse(TEXT.replace("500", "32"))
     refuse_what_fails_later(smaller, workspace, print, None)
     assert not (tmp_path / "pretrained").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["search.resources.workers_per_trial=8"],
+            "pretrain.norm_groups: found null, which is 2 here, for 8 processes, allowed 1, or a "
+            "multiple of their number",
+        ),
+        (
+            ["search.resources.workers_per_trial=8", "pretrain.norm_groups=4"],
+            "pretrain.norm_groups: found 4 for 8 processes",
+        ),
+        (
+            ["search.resources.per_backbone=[{backbone: test_res*, workers_per_trial: 3}]"],
+            "pretrain.norm_groups: found null, which is 2 here, for 3 processes",
+        ),
+        (
+            ["search.resources.workers_per_trial=17", "pretrain.method=byol"],
+            "pretrain.batch_size: found 16 for 17 processes, allowed at least one image for each",
+        ),
+        (["search.resources.workers_per_trial=2"], None),
+        (["search.resources.workers_per_trial=8", "pretrain.method=byol"], None),
+        # Its norms take no statistics of a batch.
+        (["search.resources.workers_per_trial=8", "model.backbone=test_vit"], None),
+    ],
+)
+def test_processes_that_cannot_divide_a_batch_are_refused(tmp_path, changes, message):
+    changes = ["pretrain.method=moco", "pretrain.batch_size=16", "data.image_size=160", *changes]
+    experiment = Experiment.parse(TEXT, overrides=changes)
+    workspace = open_workspace(experiment, tmp_path)
+    if message is None:
+        refuse_what_fails_later(experiment, workspace, print, None)
+        return
+    with pytest.raises(ExperimentError) as error:
+        refuse_what_fails_later(experiment, workspace, print, None)
+    assert message in str(error.value)

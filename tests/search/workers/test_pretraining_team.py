@@ -8,9 +8,11 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import yaml
 
-from gsfl_tune.experiment import UserError
+from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.pretraining import pretrain
 from gsfl_tune.search.workers.pretraining_rungs import learn, shared_pretraining
 from gsfl_tune.search.workers.pretraining_team import begin_pretraining, pretraining_team
 from gsfl_tune.search.workers.rank_pool import RankProcesses
@@ -159,3 +161,14 @@ def test_groups_that_processes_cannot_share_are_refused(
     training = begun(config, tmp_path, cache_dir, together=True)
     with pytest.raises(UserError, match=r"norm_groups: found 3 for 2 processes.*a multiple"):
         training.run_epoch()
+    # Nothing is judged, and nothing binds the next start.
+    whole = Experiment.parse(yaml.safe_dump(config.model_dump(mode="json")))
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match=r"norm_groups: found 3 for 2 processes"):
+        pretrain(
+            whole,
+            folder,
+            cache_dir=cache_dir,
+            gather=lambda config, workspace: pretraining_team(config, workspace, 2),
+        )
+    assert not (folder / "epochs.jsonl").exists()

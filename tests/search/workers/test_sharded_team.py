@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from gsfl_tune.models import Backbone
 from gsfl_tune.search.workers.rank_pool import RankProcesses
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Training
@@ -120,6 +121,30 @@ def test_a_checkpoint_is_the_same_for_any_number_of_processes(
     ]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_an_earlier_version_goes_on_with_divided_parameters(
+    shards: RankProcesses, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(
+        *("model.backbone=vit_tiny_patch16_224", "data.image_size=32", "model.pooling=cls"),
+        *("training.finetune.weight_decay=0.1", "training.finetune.learning_rate=0.01"),
+    )
+    workspace = open_workspace(config.data, None, cache_dir)
+    with monkeypatch.context() as before:
+        # Position embeddings and tokens had weight decay.
+        before.setattr(Backbone, "undecayed", Backbone.adapted_lengths)
+        whole = trained(config, tmp_path / "whole", cache_dir, None)
+        begun = Training(config, workspace, tmp_path / "begun")
+        for _ in range(2):
+            begun.run_epoch()
+        begun.save()
+    # The further process begins with the groups of today.
+    after = trained(config, tmp_path / "begun", cache_dir, shards)
+    assert after._is_sharded
+    _assert_same(whole, after)
+    after.close()
 
 
 @pytest.mark.slow

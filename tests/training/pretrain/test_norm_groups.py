@@ -9,8 +9,11 @@ import torch
 
 from gsfl_tune.experiment import UserError
 from gsfl_tune.experiment.pretrain_config import PretrainConfig
+from gsfl_tune.training.pretrain import starting_backbone
+from gsfl_tune.training.pretrain.network import PretrainingNetwork
 from gsfl_tune.training.pretrain.norm_groups import shuffled, statistics
-from tests.training.pretrain.conftest import network_of, seeded
+from tests.training.conftest import tiny_config
+from tests.training.pretrain.conftest import network_of, section, seeded
 from tests.training.pretrain.test_pretraining import start
 
 COUNT = 16
@@ -94,9 +97,15 @@ def test_running_statistics_move_to_the_mean_of_the_groups():
 
 def test_other_methods_and_backbones_without_such_norms_have_one_group():
     assert network_of(method="byol", norm_groups=4).groups == 1
-    plain = network_of(method="moco", norm_groups=4)
-    assert plain.groups == 4
-    assert statistics(plain.backbone)
+    with_norms = network_of(method="moco", norm_groups=4)
+    assert with_norms.groups == 4
+    assert statistics(with_norms.backbone)
+    config = tiny_config(
+        model={"backbone": "test_vit"}, pretrain=section(method="moco", norm_groups=4)
+    )
+    network = PretrainingNetwork(starting_backbone(config), config.pretrain, 160, images=100)
+    assert network.groups == 1
+    assert not statistics(network.train().backbone)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,24 @@ def test_changes_of_images_are_priced_where_there_are_images():
     assert of(2, policy="trivial", degrade=0.5).operations == of(2).operations
 
 
+def test_fixmatch_changes_strong_views_and_labelled_images_weakly():
+    def of(method, policy, mu=1, **finetune):
+        training = {"method": method, "finetune": {"epochs": 2, **finetune}}
+        if method == "fixmatch":
+            training["fixmatch"] = {"mu": mu}
+        data = {"augment": {"policy": policy}}
+        return stages(data=data, training=training)["finetune"].operations
+
+    of_all = of("single", "trivial") - of("single", "none")
+    for mu in (1, 7):
+        more = of("fixmatch", "trivial", mu) - of("fixmatch", "none", mu)
+        assert more == pytest.approx(mu * of_all)
+    # Labelled images alone swap amplitudes with each other.
+    swapped = of("single", "none", fourier=0.5) - of("single", "none")
+    more = of("fixmatch", "none", 7, fourier=0.5) - of("fixmatch", "none", 7)
+    assert more == pytest.approx(swapped)
+
+
 def test_every_scale_costs_a_pass_and_its_gradients_through_frozen_blocks():
     def of(scales, blocks="all", evaluated=64):
         changes = {"finetune": {"epochs": 2, "blocks": blocks}}
