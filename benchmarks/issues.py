@@ -1,12 +1,15 @@
 """How many planted wrong labels and relabelled copies `gsfl-tune data --issues` finds.
 
-    python benchmarks/issues.py [--data clothing grocery] [--seeds 3] [--quick]
+    python benchmarks/issues.py [--data clothing grocery] [--seeds 3] [--cleanlab PYTHON] [--quick]
 
 Two per cent of the labels are replaced: by any other class, or by one that is hard to tell (another
 class of the same coarse group, where `groups.csv` says which those are). Besides, five images are
 written again smaller, re-encoded and under another class. Precision and recall are of the first n
 and 2n of the list, where n is how many labels were planted; labels that are wrong in the data set
 itself count as false here. Takes about ten minutes on two cores, most of it features.
+
+`--cleanlab` adds the lists of the package cleanlab. It is not among the dependencies: PYTHON is the
+interpreter of another environment (`python -m venv /tmp/c && /tmp/c/bin/pip install cleanlab`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import argparse
 import csv
 import io
 import json
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,6 +147,27 @@ def thresholded(predictions: Predictions, labels: NDArray[np.int64]) -> NDArray[
     return doubted[np.argsort(-margins, kind="stable")]
 
 
+def asked_cleanlab(
+    python: str, probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> tuple[dict[str, NDArray[np.int64]], str]:
+    """The lists of the package cleanlab, by ranking, and its version.
+
+    Args:
+        python: Interpreter of the environment that has it.
+        probabilities: (N, C), out of fold.
+        labels: (N,) given classes.
+    """
+    script = Path(__file__).with_name("_cleanlab.py")
+    with tempfile.TemporaryDirectory(prefix="cleanlab-") as folder:
+        given, target = Path(folder, "given.npz"), Path(folder, "found.npz")
+        np.savez(given, labels=labels, probabilities=probabilities)
+        # With -P, modules of this folder do not hide those of the environment.
+        subprocess.run([python, "-P", str(script), str(given), str(target)], check=True)
+        with np.load(target, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files if name != "version"}
+            return found, str(arrays["version"])
+
+
 def copies_found(name: str, root: Path | None, seed: int) -> int:
     """How many of five relabelled copies are listed as one picture with different labels."""
     config = configuration(name, root).data
@@ -172,24 +198,42 @@ def copies_found(name: str, root: Path | None, seed: int) -> int:
         return sum(any(pair <= set(paths) for paths in near.conflicting) for pair in wanted)
 
 
-def measure(photographs: Photographs, seeds: int) -> tuple[list[list[str]], list[str]]:
-    """Rows of the table, and a line on the estimated share of wrong labels."""
+def measure(
+    photographs: Photographs, seeds: int, cleanlab: str | None
+) -> tuple[list[list[str]], list[str]]:
+    """Rows of the table, and a line on the estimated share of wrong labels.
+
+    Args:
+        photographs: The images.
+        seeds: How many times labels are planted.
+        cleanlab: Interpreter that has cleanlab; None: without its rows.
+    """
     rows, notes = [], []
     kinds: list[tuple[str, list[str] | None]] = [("any other class", None)]
     if photographs.groups is not None:
         kinds.append(("a class of the same group", photographs.groups))
     for kind, groups in kinds:
-        ours, paper, shares = [], [], []
+        lists: dict[str, list[list[float]]] = {}
+        shares = []
         for seed in range(seeds):
             labels, planted = plant(photographs, seed, groups)
             predictions = out_of_fold(
                 photographs.features, labels, photographs.units, len(photographs.classes)
             )
             found = doubt(predictions, labels)
-            ours.append(scored(found.rows, planted))
-            paper.append(scored(thresholded(predictions, labels), planted))
+            listed = {
+                "this": found.rows,
+                "confident joint, margin": thresholded(predictions, labels),
+            }
+            if cleanlab is not None:
+                # Those that `doubt` judges by: with its temperature, cleanlab mostly finds more.
+                probabilities = found.noise.probabilities(predictions.logits)
+                theirs, version = asked_cleanlab(cleanlab, probabilities, labels)
+                listed |= {f"cleanlab {version}, {name}": rows for name, rows in theirs.items()}
+            for method, positions in listed.items():
+                lists.setdefault(method, []).append(scored(positions, planted))
             shares.append(100 * found.noise.share)
-        for method, values in (("this", ours), ("confident joint, margin", paper)):
+        for method, values in lists.items():
             columns = list(zip(*values, strict=True))
             cells = [spread([100 * value for value in column], ".0f") for column in columns[:4]]
             rows.append(
@@ -203,15 +247,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=["clothing", "grocery"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cleanlab", metavar="PYTHON", help="interpreter that has cleanlab")
     parser.add_argument("--quick", action="store_true", help="rendered typefaces, nothing written")
     args = parser.parse_args()
     root = None if args.quick else real_data()
     if root is None and not args.quick:
         raise SystemExit("GSFL_TUNE_REAL_DATA names no folder; --quick takes rendered typefaces")
+    if args.cleanlab and shutil.which(args.cleanlab) is None:
+        raise SystemExit(f"--cleanlab: no program {args.cleanlab}")
     rows, notes, copies = [], [], []
     for name in ["typefaces"] if root is None else args.data:
         seeds = 1 if args.quick else args.seeds
-        found, told = measure(load(name, root), seeds)
+        found, told = measure(load(name, root), seeds, args.cleanlab)
         rows += found
         notes += told
         hits = [copies_found(name, root, seed) for seed in range(seeds)]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gsfl_tune.data.near import components
 from gsfl_tune.issues._base import Images, Issue
-from gsfl_tune.issues.copies import listed
+from gsfl_tune.issues.copies import BY_FEATURES, listed
 
 # Two images are alike if their distance is below this share of the median distance of an image to
 # its nearest. This finds copies that were mirrored or cropped by 3 %. If all images come from
@@ -37,6 +37,9 @@ def alike_limit(features: NDArray[np.float32], copies: NDArray[np.int64]) -> flo
 def alike(images: Images, features: NDArray[np.float32], copies: NDArray[np.int64]) -> list[Issue]:
     """Lists images that are the same by their features but are not visible copies.
 
+    A set is a chain: each of its images is alike another one of it, but not all are alike. So no
+    image is suggested to be left out.
+
     Args:
         images: N images.
         features: (N, D), of length 1.
@@ -54,7 +57,7 @@ def alike(images: Images, features: NDArray[np.float32], copies: NDArray[np.int6
     for row in np.unique(first).tolist():
         members.setdefault(int(numbers[row]), []).append(row)
     paths, parts, classes = images.paths, images.part_names, images.labels
-    sets = [([paths[row] for row in rows], "shows the same as") for rows in members.values()]
+    sets = [([paths[row] for row in rows], BY_FEATURES) for rows in members.values()]
     class_of = {path: images.classes[label] for path, label in zip(paths, classes, strict=True)}
     return listed(sets, "alike", class_of, dict(zip(paths, parts, strict=True)))
 

@@ -13,6 +13,7 @@ _LABELS, _PARTS, _NEITHER = 1.0, 0.9, 0.5
 _TO_THE_EYE = 0.05
 _NAMED = 3
 SAME_BYTES = "the same bytes as"
+BY_FEATURES = "alike by its features:"
 
 
 def copies(
@@ -65,7 +66,10 @@ def listed(
         kept = _kept(paths, part_of)
         for path in paths:
             if len(classes) > 1:
-                suggestion = "decide on one class"
+                suggestion = "compare the labels" if does == BY_FEATURES else "decide on one class"
+            elif does == BY_FEATURES:
+                # Often different things in one place: only a person sees which of them are copies.
+                suggestion = "keep in one part" if len(parts) > 1 else ""
             else:
                 suggestion = "" if path == kept else "leave out"
             found.append(

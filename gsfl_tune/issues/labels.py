@@ -296,10 +296,17 @@ def wrong_labels(images: Images, predictions: Predictions) -> list[Issue]:
             issue="label",
             score=score,
             suggestion=classes[suggested],
-            reason=f"predicted {classes[suggested]} ({probabilities[row, suggested]:.0%}), given "
-            f"{classes[labels[row]]} ({probabilities[row, labels[row]]:.0%})",
+            reason=f"predicted {classes[suggested]} ({_percent(probabilities[row, suggested])}); "
+            f"the given class has {_percent(probabilities[row, labels[row]])}",
         )
         for row, suggested, score in zip(
             found.rows.tolist(), found.suggested.tolist(), found.scores.tolist(), strict=True
         )
     ]
+
+
+def _percent(probability: float) -> str:
+    """Writes a probability; none is certain, so there is no 0 and no 100 %."""
+    if probability < 0.005:
+        return "below 1 %"
+    return "over 99 %" if probability > 0.995 else f"{100 * probability:.0f} %"

@@ -17,12 +17,14 @@ from PIL import Image
 from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset
 from gsfl_tune.issues._base import KINDS, Found, Issue
-from gsfl_tune.issues.copies import SAME_BYTES
+from gsfl_tune.issues.copies import BY_FEATURES, SAME_BYTES
 from gsfl_tune.issues.find import listed_images
 from gsfl_tune.report.embedding import jpeg_url
 from gsfl_tune.report.page import policy, static
 
 THUMBNAIL = 112
+# Of labels, which a person judges by what is in the picture.
+LARGE = 192
 # Most issues shown per kind; the table has all.
 MOST_SHOWN = 300
 _QUALITY = 72
@@ -30,19 +32,22 @@ _QUALITY = 72
 _ABOUT = {
     "label": "A logistic regression on frozen features predicts another class than the given one. "
     "It was fitted without the image and without images that belong to it. The score is the "
-    "probability that the label is wrong. Check an image before you leave it out, above all in the "
-    "test part: without its hard images every model seems better than it is.",
+    "probability that the label is wrong. The class behind the arrow is the most probable other "
+    "one, and may be wrong too. Rare views of a class are also listed. Check an image before you "
+    "leave it out, above all in the test part: without its hard images every model seems better "
+    "than it is.",
     "near_duplicate": "Copies of another size, compression or brightness, mirrored, cut, or "
     "byte-identical. "
     "Copies with different labels come first, then copies across parts: an image that a model was "
     "trained on cannot test it.",
     "alike": "Their features are almost equal: cropped or mirrored copies, photographs of one "
-    "moment, or products that differ only in colour. Check an image before you leave it out. "
-    "A split keeps them together if data.split.together names together.csv, which lies beside this "
-    "page; without it, it may divide them.",
+    "moment, or different things in one place. A set is a chain: each image is alike another one "
+    "of it, not all of them. Leave out only what you see to be a copy. A split keeps them together "
+    "if data.split.together names together.csv, which lies beside this page; without it, it may "
+    "divide them.",
     "outlier": "The mean feature distance to the ten nearest images of the class is much larger "
-    "than for most images of the class.",
-    "dark": "Nearly all pixels are dark, and darker than in most images of this data set.",
+    "than for most images of the class. Many are rare but correct views, which are worth keeping.",
+    "dark": "Nearly all pixels are dark in every colour, and darker than in most images.",
     "bright": "Nearly all pixels are bright, and brighter than in most images of this data set.",
     "low_contrast": "The range from dark to bright is far narrower than in most images.",
     "blurred": "At the size to which images are decoded, edges are far softer than in most images.",
@@ -105,6 +110,7 @@ def issues_page(found: Found, dataset: Dataset) -> str:
         for issue in group.issues
         if issue.path
     }
+    large = {issue.path for issue in found.of("label")[:MOST_SHOWN]}
     script = _text("issues.js")
     folder = _common_folder(shown)
     return (
@@ -116,7 +122,7 @@ def issues_page(found: Found, dataset: Dataset) -> str:
             clean=[title for kind, title in KINDS.items() if not found.counts[kind]],
             folder=folder,
             short={path: path.removeprefix(folder) for path in shown},
-            thumbnails=_thumbnails(dataset, shown),
+            thumbnails=_thumbnails(dataset, shown, large),
             policy=policy(script),
             style=Markup(static("report.css") + _text("issues.css")),
             script=Markup(script),
@@ -154,7 +160,11 @@ def _section(found: Found, kind: str) -> _Section:
 
 
 def _title(issues: Sequence[Issue]) -> str:
-    same = "the same bytes" if issues[0].reason.startswith(SAME_BYTES) else "look the same"
+    reason, same = issues[0].reason, "look the same"
+    if reason.startswith(SAME_BYTES):
+        same = "the same bytes"
+    elif reason.startswith(BY_FEATURES):
+        same = "alike by their features"
     classes = sorted({issue.class_name for issue in issues})
     parts = sorted({issue.part for issue in issues if issue.part})
     title = f"{len(issues)} images, {same}"
@@ -174,20 +184,21 @@ def _common_folder(paths: Collection[str]) -> str:
     return first[: first.rfind("/", 0, end) + 1]
 
 
-def _thumbnails(dataset: Dataset, paths: set[str]) -> dict[str, str]:
-    """Makes ``data:`` URLs of images, by path."""
+def _thumbnails(dataset: Dataset, paths: set[str], large: set[str]) -> dict[str, str]:
+    """Makes ``data:`` URLs of images, by path; of some they have more pixels."""
     found = {}
     with activity("drawing thumbnails", len(paths), "images") as step:
         for images, _ in listed_images(dataset).parts:
             for row, path in enumerate(images.paths):
                 if path in paths:
-                    found[path] = _thumbnail(images.squares(np.array([row]))[0])
+                    square = images.squares(np.array([row]))[0]
+                    found[path] = _thumbnail(square, LARGE if path in large else THUMBNAIL)
                     step.done += 1
     return found
 
 
-def _thumbnail(square: np.ndarray) -> str:
-    side = min(THUMBNAIL, len(square))
+def _thumbnail(square: np.ndarray, most: int) -> str:
+    side = min(most, len(square))
     image = Image.fromarray(square).resize((side, side), Image.Resampling.LANCZOS)
     return jpeg_url(image, _QUALITY)
 

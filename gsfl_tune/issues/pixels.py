@@ -24,6 +24,8 @@ class Pixels:
     Attributes:
         darkest: (N,) level, 0 to 255, that a twentieth of the pixels are below.
         brightest: (N,) level that a twentieth of them are above.
+        strongest: (N,) level that the strongest of the three colours of a twentieth of them is
+            above. A red cloth has a low level, but is not dark.
         sharpness: (N,) log10 of the energy of second differences divided by that of first ones, at
             the size to which images are decoded; NaN for a blank one.
         sizes: (N, 2) width and height of the file in pixels.
@@ -31,6 +33,7 @@ class Pixels:
 
     darkest: np.ndarray
     brightest: np.ndarray
+    strongest: np.ndarray
     sharpness: np.ndarray
     sizes: np.ndarray
 
@@ -43,14 +46,16 @@ def measure(images: Images, fit: Fit) -> Pixels:
         fit: How they became squares; the border of `pad` is not measured.
     """
     total = len(images.paths)
-    rows = np.empty((total, 3))
+    rows = np.empty((total, 4))
     sizes = [part.sizes for part, _ in images.parts]
     with activity("measuring the images", total, "images") as step:
         for part, _ in images.parts:
             for square in _inner(part, fit):
                 rows[step.done] = _describe(square)
                 step.done += 1
-    return Pixels(rows[:, 0], rows[:, 1], rows[:, 2], np.concatenate(sizes).astype(np.int64))
+    darkest, brightest, strongest, sharpness = rows.T
+    shapes = np.concatenate(sizes).astype(np.int64)
+    return Pixels(darkest, brightest, strongest, sharpness, shapes)
 
 
 def _inner(images: DecodedImages, fit: Fit) -> Iterator[np.ndarray]:
@@ -67,15 +72,21 @@ def _inner(images: DecodedImages, fit: Fit) -> Iterator[np.ndarray]:
         yield square
 
 
-def _describe(square: np.ndarray) -> tuple[float, float, float]:
+def _describe(square: np.ndarray) -> tuple[float, float, float, float]:
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(square)).convert("L"))
-    below = np.cumsum(np.bincount(grey.ravel(), minlength=256)) / grey.size
-    darkest, brightest = np.searchsorted(below, [0.05, 0.95])
+    darkest, brightest = _levels(grey, 0.05, 0.95)
+    (strongest,) = _levels(square.max(-1), 0.95)
     values = grey.astype(np.float32)
     first = sum(float(np.square(np.diff(values, axis=axis)).mean()) for axis in (0, 1))
     second = sum(float(np.square(np.diff(values, n=2, axis=axis)).mean()) for axis in (0, 1))
     sharp = np.log10(max(second, 1e-9) / first) if first > _NO_GRADIENT else np.nan
-    return float(darkest), float(brightest), float(sharp)
+    return darkest, brightest, strongest, float(sharp)
+
+
+def _levels(values: np.ndarray, *shares: float) -> list[float]:
+    """Returns the levels that shares of the pixels are below."""
+    below = np.cumsum(np.bincount(values.ravel(), minlength=256)) / values.size
+    return [float(level) for level in np.searchsorted(below, shares)]
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,7 @@ def odd_pixels(images: Images, pixels: Pixels, image_size: int) -> list[Issue]:
 
 def _tests(pixels: Pixels, image_size: int) -> list[_Test]:
     low, high, sharp = pixels.darkest, pixels.brightest, pixels.sharpness
+    strong = pixels.strongest
     sides = pixels.sizes.clip(1)
     shorter = sides.min(1)
     shape = np.log2(sides.max(1) / shorter)
@@ -144,9 +156,9 @@ def _tests(pixels: Pixels, image_size: int) -> list[_Test]:
 
     return [
         _Test(
-            "dark", -high, 5.0, high < 128,
-            lambda row: f"95 % of the pixels are below {high[row]:.0f} of 255; of most images "
-            f"below {middle(high)}",
+            "dark", -strong, 5.0, strong < 128,
+            lambda row: f"95 % of the pixels are below {strong[row]:.0f} of 255 in every colour; "
+            f"of most images below {middle(strong)}",
         ),
         _Test(
             "bright", low, 5.0, low > 128,

@@ -59,10 +59,23 @@ def test_what_was_hardly_changed_is_found_with_what_it_is_of():
         next(each for each in found if each.path == path) for path in ("0.jpg", "1.jpg")
     )
     # Labels that contradict each other weigh more than parts.
-    assert second.suggestion == "decide on one class"
-    assert first.suggestion == "leave out"
+    assert second.suggestion == "compare the labels"
+    assert first.suggestion == "keep in one part"
     assert second.score > first.score
-    assert first.reason == "shows the same as 60.jpg (a, test)"
+    assert first.reason == "alike by its features: 60.jpg (a, test)"
+
+
+def test_of_different_things_in_one_place_none_is_suggested_to_go():
+    """Each image is alike the next one, the first and the last are not."""
+    steps = np.linspace(0, 1.2, 13)[:, None]
+    chain = np.concatenate([np.cos(steps), np.sin(steps), np.zeros((13, 22))], 1)
+    f = np.concatenate([features([]), unit(chain)])
+    found = alike(images([0] * 73), f, np.arange(73))
+    found = [each for each in found if int(each.path.removesuffix(".jpg")) >= 60]
+    assert len({each.set_number for each in found}) == 1
+    assert len(found) == 13
+    assert float(chain[0] @ chain[-1]) < alike_limit(f, np.arange(73))
+    assert {each.suggestion for each in found} == {""}
 
 
 def inner_of(width, height, share):

@@ -41,6 +41,12 @@ def test_everything_is_shown_and_nothing_is_fetched(visit, issues, theme, width)
     # All but the broken image and the class with few images (twice); squares of 1.15 x 96 pixels.
     assert pictures == [111] * (sum(counts.values()) - counts["broken"] - 2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # A label is judged by its picture, which is larger than others.
+    wide = {
+        kind: page.evaluate(f"document.querySelector('#{kind} img').clientWidth")
+        for kind in ("label", "outlier")
+    }
+    assert wide["label"] > 1.3 * wide["outlier"]
     assert [url for url in here.requests if not url.startswith(("file:", "data:"))] == []
     assert here.complaints == []
 

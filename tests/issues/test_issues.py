@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def test_planted_wrong_labels_come_first_with_their_true_class(issues):
         assert first[path]["suggestion"] == true
         assert first[path]["class"] == path.split("/")[0]
         assert f"predicted {true}" in first[path]["reason"]
+    # No probability is 0 or 1.
+    told = re.compile(
+        r"predicted \S+ \((over 99|below 1|\d+) %\); the given class has (below 1|\d+) %"
+    )
+    assert all(told.fullmatch(row["reason"]) for row in rows)
+    assert not any(re.search(r"\b(0|100) %", row["reason"]) for row in rows)
     # Hardly anything else is doubted.
     assert len(rows) <= 2 * len(wrong)
 
