@@ -47,6 +47,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "snapmix",
         "pmg",
         "recurrent_attention",
+        "counterfactual_attention",
         "attribute_attention",
         "part_rcnn",
         "fixmatch",

@@ -30,6 +30,7 @@ from gsfl_tune.experiment.loss_terms import (
 from gsfl_tune.experiment.methods import (
     AttentionCropConfig,
     AttributeAttentionConfig,
+    CounterfactualAttentionConfig,
     FixMatchConfig,
     PartRcnnConfig,
     PmgConfig,
@@ -279,6 +280,10 @@ class TrainingConfig(Section):
     pmg: PmgConfig = Field(default_factory=PmgConfig, description="For `method: pmg`.")
     recurrent_attention: RecurrentAttentionConfig = Field(
         default_factory=RecurrentAttentionConfig, description="For `method: recurrent_attention`."
+    )
+    counterfactual_attention: CounterfactualAttentionConfig = Field(
+        default_factory=CounterfactualAttentionConfig,
+        description="For `method: counterfactual_attention`.",
     )
     attribute_attention: AttributeAttentionConfig = Field(
         default_factory=AttributeAttentionConfig, description="For `method: attribute_attention`."
