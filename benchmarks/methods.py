@@ -104,6 +104,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "SnapMix": {"training.method": "snapmix"},
     "attention crop and drop": {"training.method": "attention_crop"},
     "recurrent attention": {"training.method": "recurrent_attention"},
+    "feature alignment": {"training.method": "feature_alignment"},
     "counterfactual attention": {"training.method": "counterfactual_attention"},
     "all blocks": {f"{FINETUNE}.blocks": "all", RATE: 1.2e-3},
 }

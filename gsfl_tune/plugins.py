@@ -48,6 +48,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "pmg",
         "recurrent_attention",
         "counterfactual_attention",
+        "feature_alignment",
         "attribute_attention",
         "part_rcnn",
         "fixmatch",

@@ -31,6 +31,7 @@ from gsfl_tune.experiment.methods import (
     AttentionCropConfig,
     AttributeAttentionConfig,
     CounterfactualAttentionConfig,
+    FeatureAlignmentConfig,
     FixMatchConfig,
     PartRcnnConfig,
     PmgConfig,
@@ -284,6 +285,9 @@ class TrainingConfig(Section):
     counterfactual_attention: CounterfactualAttentionConfig = Field(
         default_factory=CounterfactualAttentionConfig,
         description="For `method: counterfactual_attention`.",
+    )
+    feature_alignment: FeatureAlignmentConfig = Field(
+        default_factory=FeatureAlignmentConfig, description="For `method: feature_alignment`."
     )
     attribute_attention: AttributeAttentionConfig = Field(
         default_factory=AttributeAttentionConfig, description="For `method: attribute_attention`."

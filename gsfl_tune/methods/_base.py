@@ -93,6 +93,8 @@ class Passes:
             unit features (B, D) and the attention, in a network with that which `Method.attends`
             asks for; with its own ``features`` and ``pool`` give the same features. None where
             ``maps`` is.
+        classifier: (C, H) weights of the head's classifier, without gradient; None where ``maps``
+            is.
         cross_entropy: Scores (B, C) of a further classifier, and targets, to their cross-entropy as
             the configuration has it; a mean over the images.
         draws: (B,) positions and a width to random numbers (B, width), uniform in 0..1, on the CPU:
@@ -112,6 +114,7 @@ class Passes:
     recurrent: RecurrentAttention | None = None
     parts: Callable[[Tensor], tuple[Tensor, Detections]] | None = None
     attended: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]] | None = None
+    classifier: Tensor | None = None
     cross_entropy: Callable[[Tensor, Targets], Tensor] = _plain_cross_entropy
     draws: Callable[[Tensor, int], Tensor] = _first_draws
     evaluating: Callable[[], AbstractContextManager[object]] = nullcontext

@@ -110,8 +110,17 @@ def attended_crop(images: Tensor, attention: Tensor, drawn: Tensor) -> Tensor:
 def attended_drop(images: Tensor, attention: Tensor, drawn: Tensor) -> Tensor:
     """Leaves out what images attend to; arguments as of `attended_crop`."""
     # Normalised images have their mean colour at 0.
-    kept = attention < _within(_DROP, drawn)[:, None, None]
-    return images * kept[:, None]
+    return images * ~attended_places(attention, drawn)[:, None]
+
+
+def attended_places(attention: Tensor, drawn: Tensor) -> Tensor:
+    """Returns which pixels images attend to, (B, height, width).
+
+    Args:
+        attention: (B, height, width), of `enlarged`.
+        drawn: (B,) in 0..1, for the threshold.
+    """
+    return attention >= _within(_DROP, drawn)[:, None, None]
 
 
 def crops(images: Tensor, boxes: Tensor) -> Tensor:

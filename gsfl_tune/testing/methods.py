@@ -262,6 +262,7 @@ def _passes_of(model: _Model) -> Passes:
         recurrent=model.recurrent,
         parts=model.pool_parts if model.parts is not None else None,
         attended=model.pool_attended if model.attention is not None else None,
+        classifier=model.head.classifier.weight.detach() if model.pictures else None,
         cross_entropy=model.cross_entropy,
     )
 

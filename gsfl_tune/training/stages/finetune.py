@@ -192,6 +192,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             recurrent=network.recurrent if maps else None,
             parts=under(network.pool_parts) if maps and network.parts else None,
             attended=under(network.pool_attended) if maps and network.attention else None,
+            classifier=network.head.classifier.weight.detach() if maps else None,
             cross_entropy=self.cross_entropy,
             draws=self.draws,
             evaluating=self.evaluating,
