@@ -113,6 +113,8 @@ IMAGES: dict[str, dict[str, Any]] = {
     "attention crop and drop": {"training.method": "attention_crop"},
     "recurrent attention": {"training.method": "recurrent_attention"},
     "all blocks": {f"{FINETUNE}.blocks": "all"},
+    "feature alignment": {"training.method": "feature_alignment"},
+    "counterfactual attention": {"training.method": "counterfactual_attention"},
 }
 TECHNIQUES: dict[str, dict[str, Any]] = {
     BASE: {},

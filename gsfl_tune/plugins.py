@@ -47,6 +47,8 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "snapmix",
         "pmg",
         "recurrent_attention",
+        "counterfactual_attention",
+        "feature_alignment",
         "attribute_attention",
         "part_rcnn",
         "fixmatch",

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import (
     INFERENCE_HEADS,
+    AttentionSettings,
+    BilinearAttention,
     Ensemble,
     Network,
     PartDetector,
@@ -52,6 +54,8 @@ class Architecture:
     recurrent: tuple[int, Recurrence] | None = None
     # Channels of the map on which parts are found, and sizes.
     parts: tuple[int, PartSettings] | None = None
+    # The same of attention maps.
+    attention: tuple[int, AttentionSettings] | None = None
     second_channels: int = 0  # of those that are pooled, how many are of a second stream
 
     @classmethod
@@ -76,6 +80,7 @@ class Architecture:
             restitution=_restitution(network),
             recurrent=_recurrent(network),
             parts=_parts(network),
+            attention=_attention(network),
             second_channels=getattr(network.pooling, "second", 0),
         )
 
@@ -92,12 +97,15 @@ class Architecture:
             recurrent = channels, Recurrence(**settings)
         if parts := content.get("parts"):
             parts = parts[0], PartSettings(**parts[1])
+        if attention := content.get("attention"):
+            attention = attention[0], AttentionSettings(**attention[1])
         return cls(
             **{
                 **content,
                 **{key: each and tuple(each) for key, each in pairs.items()},
                 "recurrent": recurrent,
                 "parts": parts,
+                "attention": attention,
             }
         )
 
@@ -163,7 +171,9 @@ class Architecture:
         pooling = create_pooling(self.pooling, channels, second=self.second_channels, **given)
         recurrent = RecurrentAttention(*self.recurrent) if self.recurrent else None
         parts = PartDetector(*self.parts) if self.parts else None
-        return Network(backbone, projection, pooling, self._head(pooling.dim), recurrent, parts)
+        attention = BilinearAttention(*self.attention) if self.attention else None
+        further = recurrent, parts, attention
+        return Network(backbone, projection, pooling, self._head(pooling.dim), *further)
 
     def _head(self, feature_dim: int) -> PlainHead:
         return INFERENCE_HEADS[self.head].create(
@@ -188,6 +198,11 @@ def _recurrent(network: Network) -> tuple[int, Recurrence] | None:
 
 def _parts(network: Network) -> tuple[int, PartSettings] | None:
     module = network.parts
+    return None if module is None else (module.channels, module.settings)
+
+
+def _attention(network: Network) -> tuple[int, AttentionSettings] | None:
+    module = network.attention
     return None if module is None else (module.channels, module.settings)
 
 

@@ -44,22 +44,22 @@ def activation_maps(network: Network, images: Tensor, scores: Sequence[Score]) -
         NoMaps: If h and w are 1, or only the class token counts.
     """
     backbone, size = network.backbone, images.shape[2:]
-    # Parts read the map itself, before a projection and the model's own head.
-    parts = network.parts is not None
-    reads_map = network.pooling.reads == "map" or parts
+    # Parts and attention read the map itself, before a projection and the model's own head.
+    joins = network.joins
+    reads_map = network.pooling.reads == "map" or joins
     with torch.no_grad():
-        if parts:
+        if joins:
             values = network.maps(images)
         else:
             values = backbone(images) if reads_map else backbone.features(images)
-        if network.projection is not None and not parts:
+        if network.projection is not None and not joins:
             values = network.projection(values)
     height, width = (values if reads_map else backbone.to_map(values, *size)).shape[2:]
     if height == width == 1:
         raise NoMaps(f"the feature map of {backbone.name} at {size[0]} px has one position")
     with torch.enable_grad():
         values = values.float().clone().requires_grad_()
-        if parts:
+        if joins:
             unit = network.pool_maps(values)
         else:
             read = values if reads_map else backbone.read(values, *size)

@@ -30,6 +30,8 @@ from gsfl_tune.experiment.loss_terms import (
 from gsfl_tune.experiment.methods import (
     AttentionCropConfig,
     AttributeAttentionConfig,
+    CounterfactualAttentionConfig,
+    FeatureAlignmentConfig,
     FixMatchConfig,
     PartRcnnConfig,
     PmgConfig,
@@ -279,6 +281,13 @@ class TrainingConfig(Section):
     pmg: PmgConfig = Field(default_factory=PmgConfig, description="For `method: pmg`.")
     recurrent_attention: RecurrentAttentionConfig = Field(
         default_factory=RecurrentAttentionConfig, description="For `method: recurrent_attention`."
+    )
+    counterfactual_attention: CounterfactualAttentionConfig = Field(
+        default_factory=CounterfactualAttentionConfig,
+        description="For `method: counterfactual_attention`.",
+    )
+    feature_alignment: FeatureAlignmentConfig = Field(
+        default_factory=FeatureAlignmentConfig, description="For `method: feature_alignment`."
     )
     attribute_attention: AttributeAttentionConfig = Field(
         default_factory=AttributeAttentionConfig, description="For `method: attribute_attention`."

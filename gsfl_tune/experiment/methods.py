@@ -94,6 +94,39 @@ class RecurrentAttentionConfig(Section):
     )
 
 
+class CounterfactualAttentionConfig(Section):
+    """Attention maps of Rao et al. (ICCV 2021, CAL) that shall help more than random ones."""
+
+    maps: int = Field(32, ge=1, le=256, description="Number of attention maps.")
+    weight: NonNegative = Field(
+        1.0,
+        description="Weight of the cross-entropy of the effect: scores with the attention less "
+        "those with random attention; 0 leaves it out.",
+    )
+    crop: NonNegative = Field(
+        1.0,
+        description="Weight of the loss of the region that a map attends to, beside 1 of the "
+        "image; 0 leaves it out.",
+    )
+    drop: NonNegative = Field(
+        1.0, description="Weight of the loss of the image without the region; 0 leaves it out."
+    )
+    width: int = Field(64, ge=8, le=4096, description="Channels of what the maps weigh.")
+
+
+class FeatureAlignmentConfig(Section):
+    """Features that shall be the same in the surroundings of other images (CFA, Peng et al.)."""
+
+    weight: NonNegative = Field(
+        1.0, description="Weight of the distance between the features of an image and of its copy."
+    )
+    map: Literal["activation", "class"] = Field(
+        "activation",
+        description="What the copy keeps is found by mean activation, or by what adds to the score "
+        "of the class.",
+    )
+
+
 class AttributeAttentionConfig(Section):
     """Attributes that attend to places of the map, and their contrast (HDAFL, Lei et al., 2024)."""
 
@@ -154,6 +187,10 @@ METHODS = {
     "snapmix": "gsfl_tune.methods.snapmix:SnapMix",
     "pmg": "gsfl_tune.methods.pmg:Pmg",
     "recurrent_attention": "gsfl_tune.methods.recurrent_attention:RecurrentAttentionMethod",
+    "counterfactual_attention": (
+        "gsfl_tune.methods.counterfactual_attention:CounterfactualAttention"
+    ),
+    "feature_alignment": "gsfl_tune.methods.feature_alignment:FeatureAlignment",
     "attribute_attention": "gsfl_tune.methods.attribute_attention:AttributeAttention",
     "part_rcnn": "gsfl_tune.methods.part_rcnn:PartRcnn",
     "fixmatch": "gsfl_tune.methods.fixmatch:FixMatch",
@@ -161,7 +198,7 @@ METHODS = {
 # Those that take a single pass of the head stage, where they have no effect.
 FINETUNE_METHODS = (
     *("attention_crop", "snapmix", "pmg", "recurrent_attention"),
-    *("attribute_attention", "part_rcnn"),
+    *("counterfactual_attention", "feature_alignment", "attribute_attention", "part_rcnn"),
 )
 # Those that need images with attributes.
 ATTRIBUTE_METHODS = ("attribute_attention",)
@@ -172,5 +209,6 @@ UNLABELLED_METHODS = ("fixmatch",)
 # Those that have settings.
 METHOD_SECTIONS = (
     *("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg", "recurrent_attention"),
-    *("attribute_attention", "part_rcnn", "fixmatch"),
+    *("counterfactual_attention", "feature_alignment", "attribute_attention", "part_rcnn"),
+    "fixmatch",
 )

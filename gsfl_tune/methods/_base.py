@@ -14,7 +14,14 @@ from torch.nn import functional
 from gsfl_tune.data import Annotations, Batch, Targets
 from gsfl_tune.data.draws import image_draws
 from gsfl_tune.losses import LossTerms, Sizes
-from gsfl_tune.models import Detections, HeadOutput, PartSettings, Recurrence, RecurrentAttention
+from gsfl_tune.models import (
+    AttentionSettings,
+    Detections,
+    HeadOutput,
+    PartSettings,
+    Recurrence,
+    RecurrentAttention,
+)
 
 # Name of the random numbers that stages give to methods.
 STREAM = "method"
@@ -82,6 +89,12 @@ class Passes:
         parts: Maps to joint unit features (B, D) and the parts found on them, in a network with the
             detector that `Method.detector` asks for; ``features`` and ``pool`` give the same
             features. None where ``maps`` is.
+        attended: Maps, and attention (B, M, h, w) in place of the network's own or None, to joint
+            unit features (B, D) and the attention, in a network with that which `Method.attends`
+            asks for; with its own ``features`` and ``pool`` give the same features. None where
+            ``maps`` is.
+        classifier: (C, H) weights of the head's classifier, without gradient; None where ``maps``
+            is.
         cross_entropy: Scores (B, C) of a further classifier, and targets, to their cross-entropy as
             the configuration has it; a mean over the images.
         draws: (B,) positions and a width to random numbers (B, width), uniform in 0..1, on the CPU:
@@ -100,6 +113,8 @@ class Passes:
     layer: Callable[[Tensor, int], Tensor] | None = None
     recurrent: RecurrentAttention | None = None
     parts: Callable[[Tensor], tuple[Tensor, Detections]] | None = None
+    attended: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]] | None = None
+    classifier: Tensor | None = None
     cross_entropy: Callable[[Tensor, Targets], Tensor] = _plain_cross_entropy
     draws: Callable[[Tensor, int], Tensor] = _first_draws
     evaluating: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -193,6 +208,20 @@ class Method(nn.Module):
 
         Returns:
             None for a network without one.
+        """
+        return None
+
+    def attends(self, dim: int) -> AttentionSettings | None:
+        """Returns how the network of the finetune stage attends to its map.
+
+        The attention is also part of validation, the bundle and every export. It needs
+        `reads_maps`.
+
+        Args:
+            dim: D of the features.
+
+        Returns:
+            None for a network without it.
         """
         return None
 

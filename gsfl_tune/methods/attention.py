@@ -16,6 +16,9 @@ from gsfl_tune.methods._base import Passes
 
 # Of the side of an image, added on every side of a region (Rao et al., ICCV 2021).
 PADDING = 0.1
+# Thresholds are uniform in these ranges (the same paper).
+_CROP = (0.4, 0.6)
+_DROP = (0.2, 0.5)
 
 
 def activation(maps: Tensor) -> Tensor:
@@ -48,6 +51,22 @@ def class_activation(maps: Tensor, labels: Tensor, passes: Passes) -> Tensor:
     return (slope * leaf.detach()).sum(1)
 
 
+def drawn_map(attention: Tensor, drawn: Tensor) -> Tensor:
+    """Takes one of the maps of each image, with chances in proportion to the roots of their means.
+
+    Args:
+        attention: (B, M, h, w), not negative.
+        drawn: (B,) in 0..1.
+
+    Returns:
+        (B, h, w).
+    """
+    chances = attention.mean((2, 3)).sqrt().cumsum(1)
+    below = chances <= drawn[:, None] * chances[:, -1:]
+    place = below.sum(1).clamp(max=attention.shape[1] - 1)
+    return attention[torch.arange(len(attention), device=attention.device), place]
+
+
 def enlarged(attention: Tensor, size: tuple[int, int]) -> Tensor:
     """Scales maps (B, h, w) to (B, height, width), each from 0, its least value, to 1, its largest.
 
@@ -77,6 +96,33 @@ def regions(attention: Tensor, thresholds: Tensor) -> Tensor:
     return edges.clamp(0, 1).to(attention.dtype)
 
 
+def attended_crop(images: Tensor, attention: Tensor, drawn: Tensor) -> Tensor:
+    """Enlarges what images attend to.
+
+    Args:
+        images: (B, 3, height, width).
+        attention: (B, height, width), of `enlarged`.
+        drawn: (B,) in 0..1, for the threshold.
+    """
+    return crops(images, regions(attention, _within(_CROP, drawn)))
+
+
+def attended_drop(images: Tensor, attention: Tensor, drawn: Tensor) -> Tensor:
+    """Leaves out what images attend to; arguments as of `attended_crop`."""
+    # Normalised images have their mean colour at 0.
+    return images * ~attended_places(attention, drawn)[:, None]
+
+
+def attended_places(attention: Tensor, drawn: Tensor) -> Tensor:
+    """Returns which pixels images attend to, (B, height, width).
+
+    Args:
+        attention: (B, height, width), of `enlarged`.
+        drawn: (B,) in 0..1, for the threshold.
+    """
+    return attention >= _within(_DROP, drawn)[:, None, None]
+
+
 def crops(images: Tensor, boxes: Tensor) -> Tensor:
     """Enlarges rectangles of images to the whole size, by bilinear interpolation.
 
@@ -98,6 +144,11 @@ def like(images: Tensor, others: Tensor) -> Tensor:
     """Returns other images in the memory layout of images, for which convolutions are fast."""
     last = images.is_contiguous(memory_format=torch.channels_last)
     return others.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _within(limits: tuple[float, float], drawn: Tensor) -> Tensor:
+    low, high = limits
+    return low + (high - low) * drawn
 
 
 def _scaled(values: Tensor) -> Tensor:

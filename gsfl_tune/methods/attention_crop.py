@@ -15,11 +15,13 @@ from torch import Tensor
 from gsfl_tune.data import Batch
 from gsfl_tune.losses import LossTerms
 from gsfl_tune.methods._base import Method, Passes, single_pass
-from gsfl_tune.methods.attention import activation, class_activation, crops, enlarged, regions
-
-# Thresholds are uniform in these ranges.
-_CROP = (0.4, 0.6)
-_DROP = (0.2, 0.5)
+from gsfl_tune.methods.attention import (
+    activation,
+    attended_crop,
+    attended_drop,
+    class_activation,
+    enlarged,
+)
 
 
 class AttentionCrop(Method):
@@ -87,16 +89,7 @@ class AttentionCrop(Method):
         drawn = passes.draws(batch.positions, 2).to(images)
         found = []
         if self.crop > 0:
-            found.append(
-                (self.crop, crops(images, regions(attention, _within(_CROP, drawn[:, 0]))))
-            )
+            found.append((self.crop, attended_crop(images, attention, drawn[:, 0])))
         if self.drop > 0:
-            # Normalised images have their mean colour at 0.
-            kept = attention < _within(_DROP, drawn[:, 1])[:, None, None]
-            found.append((self.drop, images * kept[:, None]))
+            found.append((self.drop, attended_drop(images, attention, drawn[:, 1])))
         return found
-
-
-def _within(limits: tuple[float, float], drawn: Tensor) -> Tensor:
-    low, high = limits
-    return low + (high - low) * drawn

@@ -12,6 +12,12 @@ from gsfl_tune.models._probe import (
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.adapters import adapters_problem
 from gsfl_tune.models.backbones import Backbone, Preprocessing
+from gsfl_tune.models.bilinear_attention import (
+    AttentionSettings,
+    BilinearAttention,
+    attention_size,
+    attention_work,
+)
 from gsfl_tune.models.create import create_backbone
 from gsfl_tune.models.drop_path import drop_path_problem, seed_drop_paths
 from gsfl_tune.models.ensemble import Ensemble, member_states
@@ -90,9 +96,11 @@ __all__ = [
     "INFERENCE_HEADS",
     "PACKAGES",
     "POOLINGS",
+    "AttentionSettings",
     "Backbone",
     "BackboneError",
     "BackboneFacts",
+    "BilinearAttention",
     "CannotCut",
     "Detections",
     "Ensemble",
@@ -119,6 +127,8 @@ __all__ = [
     "WeightsError",
     "WeightsUnavailable",
     "adapters_problem",
+    "attention_size",
+    "attention_work",
     "backbone_problem",
     "boundary_shape",
     "create_backbone",

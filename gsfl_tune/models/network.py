@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsfl_tune.models.backbones import Backbone
+from gsfl_tune.models.bilinear_attention import BilinearAttention
 from gsfl_tune.models.heads import INFERENCE_PARTS, HeadOutput, PlainHead
 from gsfl_tune.models.part_detector import Detections, PartDetector
 from gsfl_tune.models.pooling import Pooling
@@ -29,6 +30,7 @@ class Network(nn.Module):
         head: Maps unit features to `HeadOutput`.
         recurrent: Regions that are seen too; their maps are those in front of the pooling.
         parts: Finds parts on that map, and joins their features to unit features.
+        attention: Attends to places of that map, and joins what is there to unit features.
 
     Raises:
         ValueError: If the sizes of the parts do not fit together.
@@ -42,6 +44,7 @@ class Network(nn.Module):
         head: PlainHead,
         recurrent: RecurrentAttention | None = None,
         parts: PartDetector | None = None,
+        attention: BilinearAttention | None = None,
     ) -> None:
         super().__init__()
         channels = projection.channels if projection else backbone.channels
@@ -56,20 +59,25 @@ class Network(nn.Module):
         self.head = head
         self.recurrent = recurrent
         self.parts = parts
+        self.attention = attention
+
+    @property
+    def joins(self) -> bool:
+        """Returns whether features of the map are joined to those of the pooling."""
+        return self.parts is not None or self.attention is not None
 
     @property
     def reads_maps(self) -> bool:
         """Returns whether features need maps beside what the pooling reads, which is another."""
-        further = self.recurrent is not None or self.parts is not None
+        further = self.recurrent is not None or self.joins
         return further and self.pooling.reads != "map"
 
     def pool(self, maps: Tensor) -> Tensor:
         """Returns unit features f (B, D), float32, of maps (B, C, h, w), or what else is read.
 
-        With parts they are joint features; then it needs maps, see `reads_maps`.
+        With parts or attention they are joint features; then it needs maps, see `reads_maps`.
         """
-        unit = F.normalize(self._vectors(maps), dim=1)
-        return unit if self.parts is None else F.normalize(self.parts(unit, maps)[0], dim=1)
+        return self._joined(self._vectors(maps), maps)
 
     def pool_maps(self, maps: Tensor, *, fixed_length: bool = False) -> Tensor:
         """Returns unit features of maps (B, C, h, w), for a backbone with `Backbone.gives_map`.
@@ -79,8 +87,7 @@ class Network(nn.Module):
             fixed_length: Whether the length that vectors are divided by counts as a constant in
                 gradients. The value is the same.
         """
-        unit = _unit(self._vectors(self.backbone.read_maps(maps)), fixed_length)
-        return unit if self.parts is None else _unit(self.parts(unit, maps)[0], fixed_length)
+        return self._joined(self._vectors(self.backbone.read_maps(maps)), maps, fixed_length)
 
     def pool_parts(self, maps: Tensor) -> tuple[Tensor, Detections]:
         """Returns joint unit features (B, D) of maps (B, C, h, w), and the parts found on them.
@@ -92,11 +99,40 @@ class Network(nn.Module):
             raise ValueError("the network finds no parts")
         unit = F.normalize(self._vectors(self.backbone.read_maps(maps)), dim=1)
         joint, found = self.parts(unit, maps)
-        return F.normalize(joint, dim=1), found
+        unit = F.normalize(joint, dim=1)
+        if self.attention is not None:
+            unit = F.normalize(self.attention(unit, maps)[0], dim=1)
+        return unit, found
+
+    def pool_attended(self, maps: Tensor, instead: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns joint unit features (B, D) of maps (B, C, h, w), and the attention to them.
+
+        Args:
+            maps: Of `maps`.
+            instead: (B, M, h, w) attention in place of the network's own.
+
+        Raises:
+            ValueError: If the network has none.
+        """
+        if self.attention is None:
+            raise ValueError("the network has no attention maps")
+        unit = F.normalize(self._vectors(self.backbone.read_maps(maps)), dim=1)
+        if self.parts is not None:
+            unit = F.normalize(self.parts(unit, maps)[0], dim=1)
+        joint, attention = self.attention(unit, maps, instead)
+        return F.normalize(joint, dim=1), attention
 
     def maps(self, images: Tensor) -> Tensor:
         """Returns the maps (B, C, h, w) in front of the pooling; see `Backbone.gives_map`."""
         return self.backbone.maps(images)
+
+    def _joined(self, vectors: Tensor, maps: Tensor, fixed_length: bool = False) -> Tensor:
+        """Returns unit features of pooled vectors (B, D) and what is joined to them."""
+        unit = _unit(vectors, fixed_length)
+        for module in (self.parts, self.attention):
+            if module is not None:
+                unit = _unit(module(unit, maps)[0], fixed_length)
+        return unit
 
     def _vectors(self, read: Tensor) -> Tensor:
         if self.projection is not None:
@@ -107,8 +143,8 @@ class Network(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Returns unit features f (B, D), float32, of normalised images (B, 3, height, width).
 
-        With recurrent attention they are the joint ones of all scales, with parts those of the
-        whole and of its parts.
+        With recurrent attention they are the joint ones of all scales, with parts or attention
+        maps those of the whole and of what is found in it.
         """
         if self.recurrent is None:
             if self.reads_maps:
@@ -140,9 +176,8 @@ class Network(nn.Module):
 
     def having(self, head: PlainHead) -> Network:
         """Returns a network of the same parts with another head."""
-        return Network(
-            self.backbone, self.projection, self.pooling, head, self.recurrent, self.parts
-        )
+        further = self.recurrent, self.parts, self.attention
+        return Network(self.backbone, self.projection, self.pooling, head, *further)
 
     def inference_state(self) -> dict[str, Tensor]:
         """Returns the tensors that inference needs; a network with a plain head loads them."""

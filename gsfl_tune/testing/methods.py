@@ -13,7 +13,14 @@ from gsfl_tune.data import Annotations, Batch, Targets
 from gsfl_tune.losses import ClassCenter, ClassCenters, Loss, LossTerms, Sizes, gsfl_terms
 from gsfl_tune.losses.parts import PARTS
 from gsfl_tune.methods import Method, Passes
-from gsfl_tune.models import Detections, GsflHead, HeadOutput, PartDetector, RecurrentAttention
+from gsfl_tune.models import (
+    BilinearAttention,
+    Detections,
+    GsflHead,
+    HeadOutput,
+    PartDetector,
+    RecurrentAttention,
+)
 from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the method")
@@ -38,8 +45,8 @@ def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -
     - What it predicts is what the exported model computes, and predicting changes no state.
 
     A method that reads maps or needs images is checked twice: on unit features, as in the head
-    stage, and on images with maps. Each network that proposes regions or finds
-    parts, if it asks for such, has a gradient.
+    stage, and on images with maps. Each network that proposes regions, finds parts or attends, if
+    it asks for such, has a gradient.
 
     Args:
         create: Makes the method; its `build` is called here.
@@ -77,6 +84,10 @@ def _check(create: Callable[[], Method], image_by_image: bool, *, pictures: bool
         grads = whole.parts.find.weight.grad, whole.parts.join.grad
         learns = all(grad is not None and bool(grad.any()) for grad in grads)
         _expect(learns, "leaves the detector of parts untrained")
+    if whole.attention is not None:
+        # The others have none as long as what joins them is zero.
+        grad = whole.attention.join.grad
+        _expect(grad is not None and bool(grad.any()), "leaves its attention untrained")
     _check_restored(whole, create, batches[-1])
     if image_by_image:
         _check_images(create, batches[0], pictures)
@@ -99,6 +110,10 @@ class _Model:
         settings = self.method.detector(_EXTRAS[PARTS], _SIZES.feature_dim)
         if pictures and settings is not None:
             self.parts = PartDetector(_SIZES.layers[0], settings).double()
+        self.attention: BilinearAttention | None = None
+        attends = self.method.attends(_SIZES.feature_dim)
+        if pictures and attends is not None:
+            self.attention = BilinearAttention(_SIZES.layers[0], attends).double()
         self.extractor: nn.Module = nn.Linear(_INPUT, _SIZES.feature_dim).double()
         if pictures:
             last, first = _SIZES.layers
@@ -134,6 +149,8 @@ class _Model:
             yield from self.recurrent.parameters()
         if self.parts is not None:
             yield from self.parts.parameters()
+        if self.attention is not None:
+            yield from self.attention.parameters()
 
     def features(self, inputs: Tensor) -> Tensor:
         if self.recurrent is not None:
@@ -152,11 +169,20 @@ class _Model:
 
     def pool(self, maps: Tensor, *, fixed_length: bool = False) -> Tensor:
         unit = _unit(maps.mean(dim=(2, 3)), fixed_length)
-        return unit if self.parts is None else _unit(self.parts(unit, maps)[0], fixed_length)
+        for module in (self.parts, self.attention):
+            if module is not None:
+                unit = _unit(module(unit, maps)[0], fixed_length)
+        return unit
 
     def pool_parts(self, maps: Tensor) -> tuple[Tensor, Detections]:
         assert self.parts is not None
         return self.pool(maps), self.parts.detect(maps)
+
+    def pool_attended(self, maps: Tensor, instead: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert self.attention is not None
+        unit = _unit(maps.mean(dim=(2, 3)), fixed_length=False)
+        joint, attention = self.attention(unit, maps, instead)
+        return _unit(joint, fixed_length=False), attention
 
     def cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
         return self.criterion.cross_entropy(
@@ -235,6 +261,8 @@ def _passes_of(model: _Model) -> Passes:
         layer=model.layer if model.pictures else None,
         recurrent=model.recurrent,
         parts=model.pool_parts if model.parts is not None else None,
+        attended=model.pool_attended if model.attention is not None else None,
+        classifier=model.head.classifier.weight.detach() if model.pictures else None,
         cross_entropy=model.cross_entropy,
     )
 

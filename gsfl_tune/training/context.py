@@ -16,6 +16,7 @@ from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.methods import Method
 from gsfl_tune.models import (
     Backbone,
+    BilinearAttention,
     Network,
     PartDetector,
     PlainHead,
@@ -153,12 +154,16 @@ class StageContext:
         if stage.epochs and stage.snr:
             backbone.restitute(stage.blocks, self.config.data.image_size)
         projection, pooling = copy.deepcopy(extractor.projection), extractor.pooling()
-        recurrent, parts = None, None
+        recurrent, parts, attention = None, None, None
         settings = self.method.detector(len(self.part_names), self.head.feature_dim)
-        if stage.epochs and (self.method.recurrence is not None or settings is not None):
+        attends = self.method.attends(self.head.feature_dim)
+        further = self.method.recurrence is not None or settings is not None or attends is not None
+        if stage.epochs and further:
             channels, _, _ = map_shape(backbone.name, self.config.data.image_size, backbone.reads)
             if self.method.recurrence is not None:
                 recurrent = RecurrentAttention(channels, self.method.recurrence)
             if settings is not None:
                 parts = PartDetector(channels, settings)
-        return Network(backbone, projection, pooling, self.head, recurrent, parts)
+            if attends is not None:
+                attention = BilinearAttention(channels, attends)
+        return Network(backbone, projection, pooling, self.head, recurrent, parts, attention)

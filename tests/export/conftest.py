@@ -15,6 +15,8 @@ from gsfl_tune.data import prepare
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import (
+    AttentionSettings,
+    BilinearAttention,
     GsflHead,
     Network,
     PartDetector,
@@ -57,9 +59,14 @@ METRICS = {
 
 
 def make_config(
-    snr: bool = False, recurrent: bool = False, parts: bool = False, **model: object
+    snr: bool = False,
+    recurrent: bool = False,
+    parts: bool = False,
+    attention: bool = False,
+    **model: object,
 ) -> Config:
     method = "recurrent_attention" if recurrent else "part_rcnn" if parts else "single"
+    method = "counterfactual_attention" if attention else method
     return Config.model_validate(
         {
             "name": "zoo",
@@ -67,7 +74,7 @@ def make_config(
             "model": {"weights": "none", "latent_dim": 24, **model},
             "training": {
                 "method": method,
-                "finetune": {"epochs": int(snr or recurrent or parts), "snr": snr},
+                "finetune": {"epochs": int(snr or method != "single"), "snr": snr},
             },
         }
     )
@@ -121,7 +128,14 @@ def make_network(config: Config) -> Network:
         parts = PartDetector(shape[0], PartSettings(3, head.feature_dim, 8))
         for parameter in parts.parameters():  # as if it had been trained
             torch.nn.init.normal_(parameter, 0, 0.5)
-    return Network(backbone, projection, pooling, head, recurrent, parts).eval()
+    attention = None
+    if config.training.method == "counterfactual_attention":
+        size = config.data.image_size
+        shape = map_shape(backbone.name, size, backbone.reads)
+        attention = BilinearAttention(shape[0], AttentionSettings(5, head.feature_dim, 8))
+        for parameter in attention.parameters():  # as if it had been trained
+            torch.nn.init.normal_(parameter, 0, 0.5)
+    return Network(backbone, projection, pooling, head, recurrent, parts, attention).eval()
 
 
 @pytest.fixture(scope="session")

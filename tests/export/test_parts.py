@@ -1,4 +1,4 @@
-"""A network that finds parts says in every format what it says in PyTorch, from pixels alone."""
+"""A network with parts or attention says in every format what it says in PyTorch, from pixels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ MODELS = [
     pytest.param({"backbone": "test_vit", "head": "plain"}, marks=pytest.mark.slow),
 ]
 SIDE = 74
+# What is joined to the features: the argument of `make_config`, and the module of the network.
+KINDS = ("parts", "attention")
 
 
-def deployed(model):
-    network = make_network(make_config(parts=True, **model))
+def deployed(model, kind):
+    network = make_network(make_config(**{kind: True}, **model))
     with torch.no_grad():  # else one class has it all
         network.head.classifier.weight.mul_(0.05)
     module = Deployed(network, Preprocessing(64, SIDE, "crop", [0.5] * 3, [0.3] * 3), inside=True)
@@ -33,19 +35,21 @@ def deployed(model):
     with torch.inference_mode():
         expected = module(images).numpy()
         own = module.network  # a copy
-        detector, own.parts = own.parts, None
-        assert np.abs(module(images).numpy() - expected).max() > 1e-3  # parts count
-        own.parts = detector
+        joined = getattr(own, kind)
+        setattr(own, kind, None)
+        assert np.abs(module(images).numpy() - expected).max() > 1e-3  # it counts
+        setattr(own, kind, joined)
     return module, images, expected
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model["backbone"])
-def test_onnx_gives_what_pytorch_does(tmp_path, model):
+def test_onnx_gives_what_pytorch_does(tmp_path, model, kind):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from gsfl_tune.export.onnx_file import write_onnx
 
-    module, images, expected = deployed(model)
+    module, images, expected = deployed(model, kind)
     write_onnx(module, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     found = session.run(None, {"images": images.numpy()})[0]
@@ -53,11 +57,12 @@ def test_onnx_gives_what_pytorch_does(tmp_path, model):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model["backbone"])
-def test_other_formats_too(tmp_path, model):
+def test_other_formats_too(tmp_path, model, kind):
     from gsfl_tune.export.exported_file import capture
 
-    module, images, expected = deployed(model)
+    module, images, expected = deployed(model, kind)
     with torch.no_grad():
         found = capture(module, module.example()).module()(images)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
@@ -69,24 +74,26 @@ def test_other_formats_too(tmp_path, model):
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
 
-def test_a_bundle_has_the_detector(tmp_path):
-    config = make_config(parts=True, backbone="test_efficientnet", pooling="gem")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bundle_has_what_is_joined(tmp_path, kind):
+    config = make_config(**{kind: True}, backbone="test_efficientnet", pooling="gem")
     network = make_network(config)
     path = bundle_from_network(
         tmp_path, network, config, classes=CLASSES, groups=None, side=37, metrics={}
     )
     found = load_bundle(path, "cpu").network
-    assert found.parts.settings == network.parts.settings
+    assert getattr(found, kind).settings == getattr(network, kind).settings
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(found.infer(images), network.infer(images))
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pooling", ["average", "native"])
-def test_parts_are_found_as_in_pytorch_on_a_fast_backbone(pooling, tmp_path, monkeypatch):
+def test_it_sees_on_a_fast_backbone_what_it_does_in_pytorch(pooling, kind, tmp_path, monkeypatch):
     """In front of the model's own head the fast form gives no map: it is left out."""
     monkeypatch.setenv(engines.SWITCH_VARIABLE, "0")
-    network = make_network(make_config(parts=True, backbone="test_convnext", pooling=pooling))
+    network = make_network(make_config(**{kind: True}, backbone="test_convnext", pooling=pooling))
     plain, images = network.backbone, torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         expected = network.infer(images)
@@ -96,7 +103,10 @@ def test_parts_are_found_as_in_pytorch_on_a_fast_backbone(pooling, tmp_path, mon
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
-def test_it_is_not_pruned():
-    config = make_config(parts=True, backbone="test_efficientnet")
-    with pytest.raises(UserError, match=r"--prune: found 0\.5 for .*part_rcnn.*allowed: 0"):
+@pytest.mark.parametrize(
+    ("kind", "method"), [("parts", "part_rcnn"), ("attention", "counterfactual_attention")]
+)
+def test_it_is_not_pruned(kind, method):
+    config = make_config(**{kind: True}, backbone="test_efficientnet")
+    with pytest.raises(UserError, match=rf"--prune: found 0\.5 for .*{method}.*allowed: 0"):
         prune(make_network(config), 0.5, 32)

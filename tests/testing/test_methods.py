@@ -14,9 +14,9 @@ from gsfl_tune.testing import check_method
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_that_are_built_in_keep_the_contract(name):
-    # What SAM adds to the weights follows from a whole batch, SnapMix mixes its images, and the
-    # contrast of attributes compares them.
-    alone = name not in ("sam", "snapmix", "attribute_attention")
+    # What SAM adds to the weights follows from a whole batch, SnapMix mixes its images, feature
+    # alignment exchanges their surroundings, and the contrast of attributes compares them.
+    alone = name not in ("sam", "snapmix", "feature_alignment", "attribute_attention")
     check_method(lambda: create_method(TrainingConfig(method=name)), image_by_image=alone)
 
 

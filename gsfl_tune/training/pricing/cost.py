@@ -16,6 +16,7 @@ from gsfl_tune.losses.attributes import ATTRIBUTES, attribute_count
 from gsfl_tune.models import (
     Reads,
     Weights,
+    attention_size,
     head_class,
     head_parameters,
     map_shape,
@@ -35,7 +36,12 @@ from gsfl_tune.training.head_terms import head_term_parameters
 from gsfl_tune.training.parts import expected_parts
 from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
 from gsfl_tune.training.pricing.generators import numbers_of_generators
-from gsfl_tune.training.pricing.methods import detectors, numbers_of_methods, recurrences
+from gsfl_tune.training.pricing.methods import (
+    attentions,
+    detectors,
+    numbers_of_methods,
+    recurrences,
+)
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -281,7 +287,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     heads = highest("model.attention_heads") if pooling_class(pooling).takes_heads else 0
     learned = math.gcd(channels, heads) * channels if heads else 0
     learned += _restitution(case, backbone) + _regions(case, backbone)
-    learned += _detector(case, backbone, feature_dim)
+    learned += _detector(case, backbone, feature_dim) + _attention(case, backbone, feature_dim)
     return LargestModel(
         bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
@@ -333,6 +339,17 @@ def _detector(case: Experiment, backbone: str, feature_dim: int) -> int:
         return 0
     channels, _, _ = map_shape(backbone, max(case.values("data.image_size")), reads_of(case))
     return max(part_detector_size(channels, each) for each in every)
+
+
+def _attention(case: Experiment, backbone: str, feature_dim: int) -> int:
+    """Counts the parameters of attention maps, of the method that has most."""
+    if not max(case.values("training.finetune.epochs")):
+        return 0
+    every = attentions(case, feature_dim)
+    if not every:
+        return 0
+    channels, _, _ = map_shape(backbone, max(case.values("data.image_size")), reads_of(case))
+    return max(attention_size(channels, each) for each in every)
 
 
 def _trained_parameters(case: Experiment, backbone: str) -> int:

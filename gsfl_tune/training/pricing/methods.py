@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Number
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,9 +14,11 @@ from gsfl_tune.experiment.config import TrainingConfig
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
 from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import Method, create_method
-from gsfl_tune.models import PartSettings, Recurrence, probe
+from gsfl_tune.models import AttentionSettings, PartSettings, Recurrence, probe
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.training.pricing.cases import backbone_of
+
+T = TypeVar("T")
 
 
 def largest_settings(case: Experiment, name: str) -> dict[str, Any]:
@@ -51,15 +54,7 @@ def largest_method(case: Experiment, name: str) -> Method:
 
 def recurrences(case: Experiment) -> list[Recurrence]:
     """Lists how the largest methods of a space that see regions of images see them."""
-    found = []
-    for name in case.values("training.method"):
-        try:
-            recurrence = largest_method(case, name).recurrence
-        except PluginError:  # said elsewhere
-            continue
-        if recurrence is not None:
-            found.append(recurrence)
-    return found
+    return _asked(case, lambda method: method.recurrence)
 
 
 def detectors(case: Experiment, count: int, dim: int) -> list[PartSettings]:
@@ -70,14 +65,29 @@ def detectors(case: Experiment, count: int, dim: int) -> list[PartSettings]:
         count: Number of parts.
         dim: D of its largest features.
     """
+    return _asked(case, lambda method: method.detector(count, dim))
+
+
+def attentions(case: Experiment, dim: int) -> list[AttentionSettings]:
+    """Lists the attention of the largest methods of a space whose networks have some.
+
+    Args:
+        case: A part of a space.
+        dim: D of its largest features.
+    """
+    return _asked(case, lambda method: method.attends(dim))
+
+
+def _asked(case: Experiment, ask: Callable[[Method], T | None]) -> list[T]:
+    """Lists what the largest methods of a space ask for, of those that do."""
     found = []
     for name in case.values("training.method"):
         try:
-            settings = largest_method(case, name).detector(count, dim)
+            asked = ask(largest_method(case, name))
         except PluginError:  # said elsewhere
             continue
-        if settings is not None:
-            found.append(settings)
+        if asked is not None:
+            found.append(asked)
     return found
 
 

@@ -82,8 +82,8 @@ def largest_config(experiment: Experiment) -> Config:
 def _at_once(case: Experiment, name: str) -> tuple[int, int, int, bool]:
     """Returns images with gradients for each of a batch, passes, maps that are read, and parts."""
     method = largest_method(case, name)
-    parts = method.detector(1, 1) is not None
-    return method.views + method.unlabelled, method.feature_passes, method.layers, parts
+    further = method.detector(1, 1) is not None or method.attends(1) is not None
+    return method.views + method.unlabelled, method.feature_passes, method.layers, further
 
 
 def rehearse(config: Config, workspace: Workspace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.methods import Passes
-from gsfl_tune.models import Detections, HeadOutput, Network, seed_drop_paths, seed_mix_styles
+from gsfl_tune.models import Network, seed_drop_paths, seed_mix_styles
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import (
     NORM_BATCHES,
@@ -56,6 +56,8 @@ from gsfl_tune.training.timeline import StageName
 
 log = logging.getLogger("gsfl_tune.training")
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _DEPTH = "drop_path"
 _STYLE = "mixstyle"
 _WORDS = {"pool": "validating", "test": "testing"}
@@ -178,44 +180,20 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         maps: Callable[[Tensor], Tensor] | None = None,
         layers: Callable[[Tensor, int], Tensor] | None = None,
     ) -> Passes:
-        def computed(inputs: Tensor) -> Tensor:
-            with self._autocast():
-                return features(inputs)
-
-        def mapped(inputs: Tensor) -> Tensor:
-            assert maps is not None
-            with self._autocast():
-                return maps(inputs)
-
-        def layer(inputs: Tensor, following: int) -> Tensor:
-            assert layers is not None
-            with self._autocast():
-                return layers(inputs, following)
-
-        def pool(maps: Tensor, *, fixed_length: bool = False) -> Tensor:
-            with self._autocast():
-                return network.pool_maps(maps, fixed_length=fixed_length)
-
-        def found(maps: Tensor) -> tuple[Tensor, Detections]:
-            with self._autocast():
-                return network.pool_parts(maps)
-
-        def head(unit: Tensor) -> HeadOutput:
-            with self._autocast():
-                output: HeadOutput = network.head(unit)
-                return output
-
+        under = self._under_autocast
         return Passes(
-            features=computed,
-            head=head,
+            features=under(features),
+            head=under(network.head),
             infer=network.head.infer,
             loss=self.loss,
             parameters=[p for p in self.parameters if p.requires_grad],
-            maps=maps and mapped,
-            pool=maps and pool,
-            layer=layers and layer,
+            maps=maps and under(maps),
+            pool=under(network.pool_maps) if maps else None,
+            layer=layers and under(layers),
             recurrent=network.recurrent if maps else None,
-            parts=found if maps and network.parts is not None else None,
+            parts=under(network.pool_parts) if maps and network.parts else None,
+            attended=under(network.pool_attended) if maps and network.attention else None,
+            classifier=network.head.classifier.weight.detach() if maps else None,
             cross_entropy=self.cross_entropy,
             draws=self.draws,
             evaluating=self.evaluating,
@@ -383,6 +361,13 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         """Yields un-augmented inputs, in pieces that fit into memory."""
         for batch in self._batches.eval_batches(images, part, index):
             yield from batch.chunk(self.context.pieces)
+
+    def _under_autocast(self, function: Callable[P, T]) -> Callable[P, T]:
+        def computed(*args: P.args, **settings: P.kwargs) -> T:
+            with self._autocast():
+                return function(*args, **settings)
+
+        return computed
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.context.autocast:

@@ -10,8 +10,10 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses.attributes import ATTRIBUTES, attribute_count
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import (
+    AttentionSettings,
     PartSettings,
     Reads,
+    attention_work,
     has_batch_norms,
     map_shape,
     part_shapes,
@@ -86,6 +88,11 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     if settings is not None:
         through += STEP * _of_parts(config, size, settings)
         seen += _of_parts(config, config.eval_image_size, settings)
+    attends = method.attends(feature_size(config))
+    if attends is not None:
+        # Once for each pass through the head, as random attention is pooled too.
+        through += STEP * passes * _of_attention(config, size, attends)
+        seen += _of_attention(config, config.eval_image_size, attends)
     known = {ATTRIBUTES: attribute_count(config.data.attribute_columns)}
     through += STEP * method.operations(maps, stage.batch_size, known)
     if not cached:
@@ -147,6 +154,13 @@ def _of_parts(config: Config, size: int, settings: PartSettings) -> float:
     reads = pooling_class(config.model.pooling).reads
     channels, height, width = map_shape(config.model.extractor, size, reads)
     return part_work(channels, height * width, settings)
+
+
+def _of_attention(config: Config, size: int, settings: AttentionSettings) -> float:
+    """Returns the operations of attention maps for an image of a side of `size` pixels."""
+    reads = pooling_class(config.model.pooling).reads
+    channels, height, width = map_shape(config.model.extractor, size, reads)
+    return attention_work(channels, height * width, settings)
 
 
 def _pass_of(teacher: str) -> tuple[str, int, int]:

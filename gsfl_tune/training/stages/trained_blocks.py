@@ -69,6 +69,7 @@ def stage_groups(
             *network.pooling.parameters(),
             *([] if network.recurrent is None else network.recurrent.parameters()),
             *([] if network.parts is None else network.parts.parameters()),
+            *([] if network.attention is None else network.attention.parameters()),
             *context.loss.parameters(),
             *context.method.parameters(),
         ],

@@ -9,9 +9,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gsfl_tune.experiment.methods import METHODS
 from gsfl_tune.methods import method_class
-from gsfl_tune.models import create_backbone, zoom_work
+from gsfl_tune.models import (
+    AttentionSettings,
+    attention_work,
+    create_backbone,
+    map_shape,
+    zoom_work,
+)
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pricing import training_work
+from gsfl_tune.training.stages.work import feature_size
 
 from ..conftest import tiny_config
 
@@ -215,6 +222,27 @@ def test_every_scale_costs_a_pass_and_its_gradients_through_frozen_blocks():
     assert more == pytest.approx(600 * step + 100 * shown, rel=0.05)
     larger = of(2, evaluated=128) - of(2)
     assert larger > 1.9 * (of(1, evaluated=128) - of(1))
+
+
+def test_attention_maps_cost_their_own_work_and_each_further_pass():
+    def of(**settings):
+        changes = {"method": "counterfactual_attention", "counterfactual_attention": settings}
+        changes = {**(changes if settings else {}), "finetune": {"epochs": 2, "blocks": "all"}}
+        return stages(data={"image_size": 64}, training=changes)["finetune"].operations
+
+    alone = {"weight": 0, "crop": 0, "drop": 0, "maps": 8, "width": 16}
+    config = tiny_config(data={"image_size": 64})
+    channels, height, width = map_shape(config.model.backbone, 64)
+    sizes = AttentionSettings(8, feature_size(config), 16)
+    own = attention_work(channels, height * width, sizes)
+    # A step of the training images, and the validation images once.
+    assert of(**alone) - of() == pytest.approx(own * (3 * 600 + 100))
+    # Random attention is pooled too, and its features pass the head.
+    more = of(**{**alone, "weight": 1}) - of(**alone)
+    assert more > 3 * 600 * own
+    for further, changes in ((2, {"crop": 1}), (3, {"crop": 1, "drop": 0.5})):
+        ratio = of(**{**alone, **changes}) / of(**alone)
+        assert 0.85 * further < ratio < further
 
 
 def test_a_stage_without_epochs_costs_nothing():
