@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from gsfl_tune.activity import activity
 from gsfl_tune.arguments import instance, one_of, path_of, several
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.conclusion import Conclusion
@@ -115,7 +116,15 @@ def search(
     if experiment.defaults().storage is None:
         check_run(run, resume=resume)
     stored = stored_run(experiment, run, notice, resume=resume, address=address)
-    with display or nullcontext(), run_lock(run), stored as storage, present(run):
+    with (
+        display or nullcontext(),
+        run_lock(run),
+        stored as storage,
+        present(run),
+        ExitStack() as opening,
+    ):
+        # Of steps without words of their own.
+        opening.enter_context(activity("preparing the search"))
         # Everything that can be refused is refused before the run directory is written to.
         started = time.monotonic()
         check_run(run, resume=resume)
@@ -201,6 +210,7 @@ def search(
                 Presence(run, interrupt),
                 EstimateFile(run),
             ]
+            opening.close()
             with manifest.ending(SearchInterrupted):
                 _Search(
                     experiment=experiment,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data.cut import cut_copies
 from gsfl_tune.data.looks import Looks
 
@@ -35,6 +36,7 @@ _CROWD = 500
 _ROWS = 10_000
 
 
+@activity("comparing photographs")
 def near_duplicates(looks: Looks, labels: np.ndarray | None = None) -> np.ndarray:
     """Groups copies of an image that differ in size, compression, brightness or contrast.
 

@@ -22,6 +22,7 @@ from gsfl_tune.experiment.data_config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
 
+@activity("preparing the images")
 def prepare(
     config: DataConfig,
     *,

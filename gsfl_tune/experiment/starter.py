@@ -17,6 +17,7 @@ _SMALLEST, _LARGEST = 64, 224
 # At 224 pixels a bird shows few details; larger images may need this size.
 _DETAILED = 448
 _MOST_GROUPS = 20
+_PATTERN = {*"*?["}
 # Cached activations of four views take about half a megabyte per image, for every backbone.
 _MOST_WITH_VIEWS = 10_000
 # From this image size on a trained network looks at larger images than in training.
@@ -109,9 +110,13 @@ class Facts:
 
 
 def name_of(path: str) -> str:
-    """Makes the name of an experiment for the images at a path or URL."""
+    """Makes the name of an experiment for the images at a path, pattern or URL."""
     path, _ = split_options(path)
-    stem = Path(path.rstrip("/")).stem if "://" in path else Path(path).resolve().stem
+    place = Path(path.rstrip("/"))
+    # A pattern has no name, but the folder that it begins in may have one.
+    while _PATTERN & {*place.name} and not place.exists():
+        place = place.parent
+    stem = place.stem if "://" in path else place.resolve().stem
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
     return re.sub(r"^[._-]+", "", name) or "data"
 

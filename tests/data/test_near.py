@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from gsfl_tune.data import prepare
+from gsfl_tune.activity import current
+from gsfl_tune.data import near, prepare
 from tests.data.conftest import configure
 
 REAL = os.environ.get("GSFL_TUNE_REAL_DATA")
@@ -171,3 +172,22 @@ def test_two_boxes_of_a_photograph_that_show_the_same_are_named(tmp_path, cache)
     dataset = prepare(configure("csv", root, crop="box", crop_margin=0.0), cache_dir=cache)
     [pair] = dataset.near_duplicates().conflicting
     assert _names(pair) == {"04"}
+
+
+def test_while_photographs_are_compared_it_is_said(tmp_path, cache, monkeypatch):
+    """Of thousands this takes long enough to be taken for a stop."""
+    (tmp_path / "data/a").mkdir(parents=True)
+    (tmp_path / "data/b").mkdir()
+    for seed in range(8):
+        scene(seed).save(tmp_path / "data" / "ab"[seed % 2] / f"{seed}.png")
+    said = []
+    compare = near.cut_copies
+
+    def noted(*arguments):
+        said.append(current().what)
+        return compare(*arguments)
+
+    monkeypatch.setattr(near, "cut_copies", noted)
+    prepare(configure("folder", tmp_path / "data"), cache_dir=cache)
+    assert set(said) == {"comparing photographs"}
+    assert current() is None

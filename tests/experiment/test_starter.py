@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.starter import Facts, starter_text
+from gsfl_tune.experiment.starter import Facts, name_of, starter_text
 
 
 def starter(ratio: float, *, quick: bool) -> Experiment:
@@ -28,3 +28,10 @@ def test_rare_classes_are_shown_more_often_where_the_search_finds_that_better(qu
     assert starter(5.0, quick=quick).defaults().training.balanced_sampling == 0.5
     assert key not in {each.path for each in starter(1.5, quick=quick).space.parameters}
     assert starter(5.0, quick=quick).warnings == []
+
+
+def test_a_pattern_is_named_after_its_folder(tmp_path):
+    assert name_of(str(tmp_path / "birds/[tv]*.parquet")) == "birds"
+    assert name_of("s3://bucket/photos/train-*.parquet") == "photos"
+    (tmp_path / "birds [2024]").mkdir()
+    assert name_of(str(tmp_path / "birds [2024]")) == "birds--2024-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gsfl_tune.activity import activity
 from gsfl_tune.experiment import Experiment, Problem
 from gsfl_tune.experiment.units import binary_size
 from gsfl_tune.methods import method_class
@@ -24,6 +25,7 @@ from gsfl_tune.training.pricing.finetune_problems import finetune_problems, prob
 from gsfl_tune.training.pricing.method_problems import problems_of_methods
 
 
+@activity("looking at the models")
 def cost_problems(experiment: Experiment) -> list[Problem]:
     """Returns models of the space that cannot fit or have other licences than those allowed."""
     problems = _licences(experiment)
