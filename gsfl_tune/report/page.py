@@ -126,6 +126,8 @@ def environment() -> Environment:
         "show": show,
         "listed": listed,
         "number": lambda value: "–" if value is None else f"{value:.4g}",
+        # No line begins with the sign of the number before.
+        "unbroken": lambda text: text.replace(" %", "\u00a0%"),
     }
     made.globals["metric_value"] = format_metric
     return made

@@ -116,6 +116,13 @@ def test_the_first_card_begins_with_what_is_better_and_lists_what_holds(tmp_path
     assert places == sorted(places)
 
 
+def test_no_line_of_a_sentence_begins_with_a_percent_sign(whole):
+    html = render(read_run(whole))
+    sentences = re.findall(r"<p>([^<]*)</p>", html[html.index('id="headline"') :])[:2]
+    assert any("%" in each for each in sentences)
+    assert not any(" %" in each for each in sentences)
+
+
 def test_what_an_older_version_left_is_shown_with_a_word_about_it(whole, tmp_path):
     maker = RunMaker(tmp_path / "run").begin().finish(control=False)
     content = json.loads(maker.run.results_file.read_text())
