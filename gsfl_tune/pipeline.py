@@ -62,6 +62,7 @@ from gsfl_tune.training import Workspace, environment
 from gsfl_tune.training.at_once import most_at_once
 from gsfl_tune.training.fit_groups import fit_groups
 from gsfl_tune.training.fit_precision import fit_precision
+from gsfl_tune.training.pin_weights import keep_pins, pin_weights, read_pins
 from gsfl_tune.training.standalone import open_workspace
 
 
@@ -129,6 +130,9 @@ def search(
         started = time.monotonic()
         check_run(run, resume=resume)
         interrupt = Interrupt(run)
+        # Without a resume, a run that is there has come to no trial.
+        pinned = read_pins(run.path) if resume is not False else {}
+        experiment, pinned = pin_weights(experiment, pinned, notice)
         workspace = open_workspace(experiment, caches)
         experiment = fit_groups(experiment, workspace)
         alone = not (address or os.environ.get("RAY_ADDRESS"))
@@ -188,6 +192,7 @@ def search(
                 for line in lines:
                     notice(line)
             write_text(run.experiment_file, experiment.to_yaml())
+            keep_pins(run.path, pinned)
             write_json(run.data_file, workspace.dataset.summary())
             for line in workspace.dataset.notices:
                 notice(line)

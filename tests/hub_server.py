@@ -11,10 +11,16 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import huggingface_hub
+import pytest
 
 TOKEN = "hf_a_token_of_the_tests"
 OWNER = "anna"
@@ -25,6 +31,7 @@ class Repository:
     """Commits, the newest last, and the commit of every branch."""
 
     private: bool = False
+    gated: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
@@ -75,6 +82,23 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+@contextmanager
+def hub_in_use(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[HubServer]:
+    """Runs a hub that the client asks, with this machine logged in and an empty cache."""
+    constants = {
+        "HF_HUB_CACHE": str(cache),
+        # The hub's own protocol for large files is a program of its own; LFS is the other one.
+        "HF_HUB_DISABLE_XET": True,
+    }
+    for name, value in constants.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setenv(name, "1" if value is True else str(value))  # for other processes
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
 
 
 def _oid(data: bytes) -> str:
@@ -284,9 +308,14 @@ class _Handler(BaseHTTPRequestHandler):
         if not found:
             return
         repository, commit = found
+        if repository.gated:
+            reason = "Access to this model is restricted"
+            self._json({"error": reason}, 403, X_Error_Code="GatedRepo")
+            return
         data = repository.commits[commit].get(path)
         if data is None:
-            self._json({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound")
+            about = {"X_Error_Code": "EntryNotFound", "X_Repo_Commit": commit}
+            self._json({"error": "Entry not found"}, 404, **about)
             return
         etag = hashlib.sha256(data).hexdigest() if _is_large(path) else _oid(data)
         self._send(data, 200, X_Repo_Commit=commit, ETag=f'"{etag}"')

@@ -20,6 +20,7 @@ from gsfl_tune.experiment.resource_checks import NO_FINETUNE_STAGE, SEVERAL, res
 from gsfl_tune.experiment.search_checks import search_problems
 from gsfl_tune.experiment.shard_checks import shard_problems
 from gsfl_tune.experiment.space import Parameter, Space, ends
+from gsfl_tune.hub_names import hub_place, name_problem
 from gsfl_tune.plugins import plugins
 
 LeafCheck = Callable[[Any], str | None]
@@ -177,10 +178,17 @@ class Checks:
         refused = set()
         for path, words in edit.NOT_FILES.items():
             for value in self._values(path):
-                known = value is None or value in words
-                if not known and "://" not in value and not os.path.isfile(value):
+                if value is None or value in words or hub_place(value):
+                    continue
+                if problem := name_problem(value):
+                    self._complain(path, problem, value)
+                    refused.add((path, value))
+                elif "://" not in value and not os.path.isfile(value):
                     name = os.path.basename(value)
-                    message = f"found '{value}', allowed {', '.join(words)} or an existing file"
+                    message = (
+                        f"found '{value}', allowed {', '.join(words)}, hf-hub:OWNER/NAME or an "
+                        "existing file"
+                    )
                     self._complain(path, message + nearest(name, words), value)
                     refused.add((path, value))
         return refused

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gsfl_tune.experiment.distributions import is_number
@@ -11,6 +11,7 @@ from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import did_you_mean, leaves, sections
 from gsfl_tune.experiment.grammar import is_named_choice
 from gsfl_tune.experiment.nodes import Node, read_yaml
+from gsfl_tune.hub_names import meant_for_hub
 
 # Leaves that are paths of files.
 FILES = (
@@ -151,7 +152,9 @@ def expand_files(root: Node) -> None:
 
 def _is_word(path: str, text: str) -> bool:
     # `imagenett` is a misspelt word, not a file: a message should show it as written.
-    return path in NOT_FILES and not any(mark in text for mark in "/\\.~$")
+    if path not in NOT_FILES:
+        return False
+    return meant_for_hub(text) or not any(mark in text for mark in "/\\.~$")
 
 
 def absolute(text: str) -> str:
@@ -197,6 +200,16 @@ def _in_conditions(node: Node) -> Iterator[tuple[str, Node]]:
     elif isinstance(node.value, list):
         for item in node.value:
             yield from _in_conditions(item)
+
+
+def replace_texts(root: Node, texts: Mapping[str, str]) -> None:
+    """Replaces texts by others, wherever they are values: of leaves, in choices and conditions."""
+    children = root.value.values() if isinstance(root.value, dict) else root.value
+    if isinstance(root.value, dict | list):
+        for child in children:
+            replace_texts(child, texts)
+    elif isinstance(root.value, str):
+        root.value = texts.get(root.value, root.value)
 
 
 def clamp(root: Node, path: str, high: float) -> None:

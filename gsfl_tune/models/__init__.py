@@ -1,5 +1,6 @@
 """Models: backbones, projection, pooling and the GSFL autoencoder."""
 
+from gsfl_tune.hub_names import HubPlace, hub_place
 from gsfl_tune.models._boundary import CannotCut
 from gsfl_tune.models._facts import BackboneError, BackboneFacts
 from gsfl_tune.models._probe import (
@@ -33,6 +34,7 @@ from gsfl_tune.models.heads import (
     head_class,
     head_parameters,
 )
+from gsfl_tune.models.hub import HubUnreachable, hub_problem, look_up
 from gsfl_tune.models.layers import Layer, layers_of
 from gsfl_tune.models.licences import Licence, licence, licence_problem
 from gsfl_tune.models.mix_style import mix_style_problem, seed_mix_styles
@@ -106,6 +108,8 @@ __all__ = [
     "Ensemble",
     "GsflHead",
     "HeadOutput",
+    "HubPlace",
+    "HubUnreachable",
     "Layer",
     "Licence",
     "LinearHead",
@@ -141,11 +145,14 @@ __all__ = [
     "has_screening",
     "head_class",
     "head_parameters",
+    "hub_place",
+    "hub_problem",
     "installed_packages",
     "joined",
     "layers_of",
     "licence",
     "licence_problem",
+    "look_up",
     "map_shape",
     "member_states",
     "mix_style_problem",

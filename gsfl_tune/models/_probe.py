@@ -14,6 +14,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from gsfl_tune.hub_names import SCHEME, hub_place
 from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import parameter_blocks
 from gsfl_tune.models._facts import BackboneError, BackboneFacts, cut, read, to_map
@@ -42,6 +43,12 @@ def backbone_problem(name: Any) -> str | None:
     """
     if not isinstance(name, str):
         return f"{name!r} is not the name of a timm model"
+    if name.startswith(SCHEME):
+        own = name if hub_place(name) else f"{SCHEME}OWNER/NAME"
+        return (
+            f"{name!r} names weights; allowed is the name of a timm model, the `architecture` in "
+            f"config.json there, with model.weights: {own}"
+        )
     try:
         _ = register(architecture(name))
     except PluginError as error:

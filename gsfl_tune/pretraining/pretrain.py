@@ -27,6 +27,7 @@ from gsfl_tune.report.pretraining import Dimensions, pretraining_page
 from gsfl_tune.run import EpochLog, RunDirectory, run_lock, whole_file, write_text
 from gsfl_tune.training import CheckpointError, Workspace, resolve_device
 from gsfl_tune.training.neighbours import LabelledFeatures
+from gsfl_tune.training.pin_weights import keep_pins, pin_weights, read_pins
 from gsfl_tune.training.pretrain import (
     Pretraining,
     PretrainingTeam,
@@ -86,12 +87,15 @@ def pretrain(
             the directory holds another pretraining or something else, or is in use.
         PretrainingFailed: If the loss was not finite, or representations or projections collapsed.
     """
+    known = read_pins(directory) if resume else {}
+    experiment, pins = pin_weights(experiment, known, notice, searched=False)
     config = experiment.defaults()
     place = PretrainingDirectory(directory)
     place.open(config, resume=resume)
     with run_lock(RunDirectory(directory), "another pretraining is using this directory"):
         # Again, as another one may have begun since.
         place.open(config, resume=resume)
+        keep_pins(directory, pins)
         workspace = open_workspace(experiment, cache_dir)
         return _pretrain(experiment, config, place, workspace, on_record, notice, gather)
 

@@ -8,6 +8,8 @@ from typing import Literal
 StudyName = Literal["search", "control"]
 
 JOURNAL_FILE = "study.journal"
+# In the directory of a run, a training or a pretraining, if it has weights of the hub.
+PINS_FILE = "hub-weights.json"
 LOCK_FILE = ".lock"
 INTERRUPT_FILE = ".interrupt"
 

@@ -9,9 +9,11 @@ from typing import Any
 from gsfl_tune.arguments import call, instance, path_of
 from gsfl_tune.data import square_side
 from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.run.layout import CHECKPOINT_FILE
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.fit_groups import fit_groups
 from gsfl_tune.training.fit_precision import refuse_unfit_precision
+from gsfl_tune.training.pin_weights import keep_pins, pin_weights, read_pins
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
@@ -45,6 +47,8 @@ def train(
     call(notice, "train: notice", "a function that takes a line of text")
     caches = None if cache_dir is None else path_of(cache_dir, "train: cache_dir")
     refuse_unfit_precision(experiment)
+    known = read_pins(directory) if (directory / CHECKPOINT_FILE).exists() else {}
+    experiment, pins = pin_weights(experiment, known, notice, searched=False)
     workspace = open_workspace(experiment, caches)
     experiment = fit_groups(experiment, workspace)
     training = Training(experiment.defaults(), workspace, directory)
@@ -56,6 +60,7 @@ def train(
         training.restore()
     except CheckpointError as error:
         raise broken_checkpoint(error) from error
+    keep_pins(directory, pins)
     while not training.finished:
         on_epoch(training.run_epoch())
         training.save()

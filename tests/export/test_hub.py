@@ -18,20 +18,14 @@ from gsfl_tune.export import BundleError, export_run, load_bundle
 from gsfl_tune.export.hub import hub_place
 from gsfl_tune.export.hub_metadata import card_metadata
 from gsfl_tune.export.push import push, without_places
-from tests.hub_server import OWNER, TOKEN, HubServer
+from tests.hub_server import OWNER, hub_in_use
 
 FCMAE = "timm/convnextv2_atto.fcmae"
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A hub, with this machine logged in and an empty cache."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    # The hub's own protocol for large files is a program of its own; LFS is the other one.
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
+    with hub_in_use(monkeypatch, tmp_path / "cache") as server:
         yield server
 
 

@@ -9,10 +9,12 @@ from gsfl_tune.methods import method_class
 from gsfl_tune.models import (
     BackboneError,
     has_screening,
+    hub_problem,
     licence_problem,
     map_shape,
     pooling_class,
     reading_problem,
+    stream_weights,
 )
 from gsfl_tune.training.pricing.cases import backbone_of, cases
 from gsfl_tune.training.pricing.cost import (
@@ -28,7 +30,7 @@ from gsfl_tune.training.pricing.method_problems import problems_of_methods
 @activity("looking at the models")
 def cost_problems(experiment: Experiment) -> list[Problem]:
     """Returns models of the space that cannot fit or have other licences than those allowed."""
-    problems = _licences(experiment)
+    problems = [*_hub_weights(experiment), *_licences(experiment)]
 
     def add(path: str, message: str) -> None:
         problems.append(Problem(*experiment.locate(path), path, message))
@@ -93,6 +95,22 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
             f"allowed {binary_size(available)}, the {whose} of a trial"
         )
         problems.append(Problem(file, line, "model", message))
+    return problems
+
+
+def _hub_weights(experiment: Experiment) -> list[Problem]:
+    """Returns weights on the hub that are not those of their backbone."""
+    asked = {
+        (*each, second): None
+        for backbone, weights, _ in pretrained(experiment)
+        for second, each in enumerate(stream_weights(backbone, weights))
+    }
+    problems = []
+    for backbone, weights, second in asked:
+        if message := hub_problem(backbone, weights):
+            own = second and weights in experiment.values("model.weights_b")
+            path = "model.weights_b" if own else "model.weights"
+            problems.append(Problem(*experiment.locate(path, weights), path, message))
     return problems
 
 
