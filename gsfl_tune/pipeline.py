@@ -208,13 +208,8 @@ def search(
             if storage is not None:
                 watchers = [*watchers, StorageWatcher(storage, interrupt, notice)]
                 storage.start()
-            watchers = [
-                *watchers,
-                Utilisation(run, resources.count),
-                TensorBoard(run, experiment),
-                Presence(run, interrupt),
-                EstimateFile(run),
-            ]
+            watchers = [*watchers, Utilisation(run, resources.count), TensorBoard(run, experiment)]
+            watchers = [*watchers, Presence(run, interrupt), EstimateFile(run)]
             opening.close()
             with manifest.ending(SearchInterrupted):
                 _Search(
