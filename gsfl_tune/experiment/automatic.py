@@ -18,6 +18,10 @@ PLANNED = (
     "search.finalists",
     "search.final_seeds",
 )
+# Epochs of the head stage where no finetune stage follows: they cost little there.
+HEAD_ALONE = 30
+
+_HEAD, _FINETUNE = PLANNED[:2]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ def resolve(root: Node) -> frozenset[str]:
     for leaf in _automatic():
         node = edit.find(root, leaf.path)
         if node is not None and node.value == "auto":
-            edit.put(root, leaf.path, nodes.as_node(leaf.value, node.file, node.line))
+            value = HEAD_ALONE if leaf.path == _HEAD and _is_zero(root, _FINETUNE) else leaf.value
+            edit.put(root, leaf.path, nodes.as_node(value, node.file, node.line))
             found.add(leaf.path)
     budget = edit.find(root, "search.time_budget")
     if budget is not None and budget.value is not None:
@@ -53,6 +58,11 @@ def resolve(root: Node) -> frozenset[str]:
         }
         found |= left_out - set_by_name
     return frozenset(found)
+
+
+def _is_zero(root: Node, path: str) -> bool:
+    node = edit.find(root, path)
+    return node is not None and node.value == 0
 
 
 def _automatic() -> Iterator[_Leaf]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gsfl_tune.arguments import instance, path_of, texts
 from gsfl_tune.experiment import edit, nodes
-from gsfl_tune.experiment.automatic import resolve
+from gsfl_tune.experiment.automatic import HEAD_ALONE, resolve
 from gsfl_tune.experiment.checks import Checks, LeafCheck, locate
 from gsfl_tune.experiment.compile import compile_space
 from gsfl_tune.experiment.config import Config
@@ -187,7 +187,10 @@ class Experiment:
 
         Checks and prices of memory, disk and passes use the largest possible plan.
         """
-        values = {"training.head.epochs": 10, "training.finetune.epochs": 8}
+        alone = max(self.values("training.finetune.epochs")) == 0
+        alone = alone and "training.finetune.epochs" not in self.automatic
+        head = HEAD_ALONE if alone else 10
+        values = {"training.head.epochs": head, "training.finetune.epochs": 8}
         wanted = {k: v for k, v in values.items() if k in self.automatic}
         return self.fixed(wanted) if wanted else self
 

@@ -303,7 +303,7 @@ training:
 _QUICK_TRAINING = """\
 training:
   head:
-    epochs: 30
+    epochs: auto # 30, fewer where the time is short
     learning_rate: {float: [1e-4, 1e-2], log: true}
     weight_decay: {float: [1e-5, 1e-1], log: true}
   # The backbone stays as it is. `gsfl-tune init` without --quick writes a file that trains it.

@@ -87,3 +87,14 @@ def test_a_stage_that_the_time_decides_may_have_what_only_that_stage_uses():
     with pytest.raises(ExperimentError, match="without a finetune stage") as refused:
         Experiment.parse(text.replace("time_budget: 1h, ", ""))
     assert len(refused.value.problems) == 2
+
+
+def test_a_head_without_a_finetune_stage_gets_more_epochs():
+    def epochs(text):
+        return Experiment.parse(text).defaults().training.head.epochs
+
+    given = "name: a\ndata: {source: typefaces}\n"
+    head = given + "training: {head: {epochs: auto}, finetune: {epochs: %s}}"
+    assert [epochs(head % each) for each in (0, 8, "auto")] == [30, 10, 10]
+    budget = "search: {time_budget: 10m}\ntraining: {finetune: {epochs: 0}}"
+    assert Experiment.parse(given + budget).provisional().defaults().training.head.epochs == 30

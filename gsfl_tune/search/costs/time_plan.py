@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.automatic import HEAD_ALONE
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.heads import GROUPED_HEADS
 from gsfl_tune.experiment.units import time_text
@@ -25,6 +26,10 @@ _WANTED: tuple[tuple[int, int, int], ...] = (
     (6, 1, 1), (5, 1, 1), (4, 1, 1), (3, 1, 1), (2, 1, 1),
 )  # fmt: skip
 _HEAD_ALONE: tuple[tuple[int, int], ...] = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1))
+# Epochs of the head stage in front of a finetune stage; and where there is none, most first. Fewer
+# are planned where the time is too short for a search with one finalist and one seed.
+_HEAD_FIRST = (10,)
+_HEAD_ONLY = (HEAD_ALONE, 20, 10, 5)
 # The search gets at least this share of the time for trials and retrains, and at least this many
 # trainings' worth: with less it would choose among almost nothing.
 _SEARCH_SHARE = 0.4
@@ -269,9 +274,7 @@ def control_of(experiment: Experiment) -> Control:
     return experiment.defaults().search.control if grouped else "off"
 
 
-def make_plan(
-    budget: float, spent: float, slots: int, prices: Prices, asked: Asked, *, head: int = 10
-) -> TimePlan:
+def make_plan(budget: float, spent: float, slots: int, prices: Prices, asked: Asked) -> TimePlan:
     """Plans how a budget is spent.
 
     Args:
@@ -280,15 +283,13 @@ def make_plan(
         slots: Number of parallel trials.
         prices: What trainings cost.
         asked: Values that the file gives.
-        head: Epochs of the head stage where the file leaves them out.
 
     Raises:
         UserError: When not even one training, its retrain and the evidence fit; the message
             names the smallest budget that fits.
     """
     smallest: tuple[float, TimePlan] | None = None
-    head_epochs = head if asked.head_epochs is None else asked.head_epochs
-    for finetune, finalists, seeds in _choices(asked):
+    for head_epochs, finetune, finalists, seeds in _choices(asked):
         once = prices.shared(finetune)
         training = prices.training(head_epochs, finetune)
         each = prices.finals(head_epochs, finetune)
@@ -344,7 +345,18 @@ def make_plan(
     )
 
 
-def _choices(asked: Asked) -> Iterator[tuple[int, int, int]]:
+def _choices(asked: Asked) -> Iterator[tuple[int, int, int, int]]:
+    """Yields epochs of both stages, finalists and seeds that the file allows, best choice first."""
+    heads = _HEAD_ONLY if asked.finetune_epochs == 0 else _HEAD_FIRST
+    most, *fewer = heads if asked.head_epochs is None else (asked.head_epochs,)
+    least = (0, 0, 0)
+    for least in _after_the_head(asked):
+        yield most, *least
+    for epochs in fewer:
+        yield epochs, *least
+
+
+def _after_the_head(asked: Asked) -> Iterator[tuple[int, int, int]]:
     """Yields finetune epochs, finalists and seeds that the file allows, best choice first."""
     seen: set[tuple[int, int, int]] = set()
     wanted = [*_WANTED, *((0, *finals) for finals in _HEAD_ALONE)]

@@ -74,6 +74,16 @@ def test_a_file_that_trains_no_backbone_is_not_told_that_time_is_short():
     assert "too little time" not in first
 
 
+def test_a_head_alone_gets_fewer_epochs_where_the_time_is_short():
+    """A first look in minutes is not refused on a slow machine."""
+    slow = replace(PRICES, head_epoch=6)
+    asked = replace(FREE, finetune_epochs=0)
+    epochs = [make_plan(m * MINUTE, 15, 2, slow, asked).head_epochs for m in (6, 10, 12, 15)]
+    assert epochs == [5, 10, 20, 30]
+    with pytest.raises(UserError, match="30 head and 0 finetune epochs"):
+        make_plan(6 * MINUTE, 15, 2, slow, replace(asked, head_epochs=30))
+
+
 def test_what_the_file_gives_is_kept():
     asked = Asked(5, 6, 4, 2, "off")
     plan = make_plan(120 * MINUTE, 15, 2, PRICES, asked)
