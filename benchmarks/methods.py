@@ -88,6 +88,12 @@ CACHED: dict[str, dict[str, Any]] = {
     "GeM pooling": {"model.pooling": "gem"},
     "covariance pooling": {"model.pooling": "isqrt_cov", "model.pooling_channels": 64},
     "compact bilinear pooling": {"model.pooling": "compact_bilinear", "model.pooling_dim": 4096},
+    "two layers": {"model.pooling": "average", "model.layer_b": 2},
+    "two layers, bilinear": {
+        "model.pooling": "bilinear",
+        "model.pooling_channels": 64,
+        "model.layer_b": 2,
+    },
     "MixStyle 0.5": {f"{FINETUNE}.mixstyle": 0.5},
     "gradual unfreezing": {f"{FINETUNE}.unfreeze": 2},
     "centres at class means": {"loss.center_init": "class_mean"},

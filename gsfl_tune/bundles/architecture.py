@@ -37,7 +37,7 @@ class Architecture:
     after keys of the experiment file have changed.
     """
 
-    backbone: str  # both names with a + if there are two streams
+    backbone: str  # both names with a + if there are two streams, a second layer behind an @
     pooling: str
     pooling_dim: int | None  # of compact bilinear pooling
     projection: tuple[int, int] | None  # channels before and after
@@ -56,7 +56,8 @@ class Architecture:
     parts: tuple[int, PartSettings] | None = None
     # The same of attention maps.
     attention: tuple[int, AttentionSettings] | None = None
-    second_channels: int = 0  # of those that are pooled, how many are of a second stream
+    # Of those that are pooled, how many are multiplied with the others: a second stream or layer.
+    second_channels: int = 0
 
     @classmethod
     def of(cls, config: Config, network: Network, class_count: int) -> Architecture:

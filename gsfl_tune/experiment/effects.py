@@ -11,7 +11,7 @@ from gsfl_tune.experiment.generate_config import PENALISED
 from gsfl_tune.experiment.heads import ENCODING_HEADS, GROUPED_HEADS, HEADS, SHARED_HEADS
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHOD_SECTIONS
-from gsfl_tune.experiment.model_config import TWO_STREAMS
+from gsfl_tune.experiment.model_config import TWO_STREAMS, layer_poolings
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
 from gsfl_tune.experiment.unmet import described
@@ -56,6 +56,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "data.augment.transforms.": [_FINETUNE, _VIEWS],
     "model.backbone_b": [{"model.pooling": Condition(TWO_STREAMS)}],
     "model.weights_b": [{"model.pooling": Condition(TWO_STREAMS)}],
+    "model.layer_b": [{"model.pooling": Condition(layer_poolings())}],
     "model.pooling_channels": [
         {"model.pooling": Condition(("bilinear", "compact_bilinear", "isqrt_cov"))}
     ],

@@ -10,7 +10,7 @@ from gsfl_tune.experiment.edit import WEIGHTS
 from gsfl_tune.experiment.fields import MISSING
 from gsfl_tune.experiment.generate_checks import generator_problems
 from gsfl_tune.experiment.methods import ATTRIBUTE_METHODS, PART_METHODS, UNLABELLED_METHODS
-from gsfl_tune.experiment.model_config import TWO_STREAMS
+from gsfl_tune.experiment.model_config import TWO_STREAMS, layer_poolings
 from gsfl_tune.experiment.pretrain_checks import pretraining_problems
 from gsfl_tune.experiment.space import Space, ends
 from gsfl_tune.plugins import BUILT_IN
@@ -18,6 +18,11 @@ from gsfl_tune.plugins import BUILT_IN
 UNTRAINED_ATTENTION = (
     "found attention without a finetune stage, allowed average, which it is before it is trained, "
     "or training.finetune.epochs above 0"
+)
+
+ONE_OR_TWO = (
+    "allowed 0, or model.backbone_b: none: two layers are of one backbone, and of two backbones "
+    "the last maps are read"
 )
 
 Complaint = tuple[str, str, Any]
@@ -32,6 +37,7 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
         finetunes: Whether trials have a finetune stage.
     """
     yield from _second_backbone(space)
+    yield from _second_layer(space)
     yield from _attention(space, finetunes)
     yield from _causality(space)
     yield from _class_text(space)
@@ -69,6 +75,23 @@ def _second_backbone(space: Space) -> Iterator[Complaint]:
             "first backbone",
             names[0],
         )
+
+
+def _second_layer(space: Space) -> Iterator[Complaint]:
+    path = "model.layer_b"
+    place = space.constants.get(path)
+    if not place:  # of those that are searched every combination is looked at elsewhere
+        return
+    poolings, able = _values(space, "model.pooling"), layer_poolings()
+    if not set(poolings) & set(able):
+        yield (
+            path,
+            f"found {place} with model.pooling {', '.join(poolings)}, allowed 0, or model.pooling: "
+            f"{', '.join(able)}, which read the map",
+            place,
+        )
+    elif (second := space.constants.get("model.backbone_b", "none")) != "none":
+        yield path, f"found {place} with model.backbone_b {second}, {ONE_OR_TWO}", place
 
 
 def _attention(space: Space, finetunes: bool) -> Iterator[Complaint]:

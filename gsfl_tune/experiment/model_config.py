@@ -9,16 +9,26 @@ from pydantic import Field
 from gsfl_tune.experiment.heads import HeadKind
 from gsfl_tune.experiment.names import Named
 from gsfl_tune.experiment.section import Positive, Section
+from gsfl_tune.plugins import names
 
 TWO_STREAMS = ("bilinear", "compact_bilinear")
 """Poolings for which a second backbone is meant."""
 
+ONE_LAYER = ("native", "cls", "cls_mean", "mean_last_2", "mean_last_4", "screened")
+"""Poolings that read no map, or that of the last layer alone."""
 
-def joined_names(backbone: str, backbone_b: str, pooling: str) -> str:
+
+def layer_poolings() -> tuple[str, ...]:
+    """Returns the poolings for which a second layer is meant; packages may add some."""
+    return tuple(name for name in names("pooling") if name not in ONE_LAYER)
+
+
+def joined_names(backbone: str, backbone_b: str, pooling: str, layer_b: int = 0) -> str:
     """Returns `ModelConfig.extractor` for values of its leaves."""
-    if backbone_b == "none" or pooling not in TWO_STREAMS:
-        return backbone
-    return f"{backbone}+{backbone_b}"
+    joined = backbone
+    if backbone_b != "none" and pooling in TWO_STREAMS:
+        joined += f"+{backbone_b}"
+    return f"{joined}@{layer_b}" if layer_b and pooling not in ONE_LAYER else joined
 
 
 class GroupsConfig(Section):
@@ -50,6 +60,13 @@ class ModelConfig(Section):
     )
     weights_b: str | None = Field(
         None, description="Weights of the second model, as `weights`; default: the same word."
+    )
+    layer_b: int = Field(
+        0,
+        ge=0,
+        description="A second layer of the backbone: the map behind the block that so many others "
+        "follow is joined to the last one, on its grid. Bilinear poolings multiply the channels of "
+        "both, the others pool them side by side. 0: the last map alone.",
     )
     licenses: list[str] | None = Field(
         None,
@@ -107,15 +124,16 @@ class ModelConfig(Section):
 
     @property
     def extractor(self) -> str:
-        """Returns the backbone that is used: both names with a ``+`` where the pooling takes two.
+        """Returns the backbone that is used.
 
-        See `gsfl_tune.models.streams`.
+        It is both names with a ``+`` where the pooling takes two backbones, and has the number of
+        a second layer behind an ``@``. See `gsfl_tune.models.streams`.
         """
-        return joined_names(self.backbone, self.backbone_b, self.pooling)
+        return joined_names(self.backbone, self.backbone_b, self.pooling, self.layer_b)
 
     @property
     def extractor_weights(self) -> str | tuple[str, str]:
         """Returns the weights of `extractor`: those of both streams if there are two."""
-        if self.extractor == self.backbone:
+        if joined_names(self.backbone, self.backbone_b, self.pooling) == self.backbone:
             return self.weights
         return self.weights, self.weights if self.weights_b is None else self.weights_b

@@ -90,6 +90,7 @@ CONDITIONS = {
     "data.typefaces.": "source `typefaces`",
     "model.backbone_b": "poolings `bilinear`, `compact_bilinear`",
     "model.weights_b": "with `model.backbone_b`",
+    "model.layer_b": "poolings `average`, `attention`, `gem`, `bilinear`, `compact_bilinear`, `isqrt_cov`, and those of packages that read the map; not with `model.backbone_b`",
     "model.pooling_channels": "poolings `bilinear`, `compact_bilinear`, `isqrt_cov`",
     "model.pooling_dim": "pooling `compact_bilinear`",
     "model.gem_power": "pooling `gem`",

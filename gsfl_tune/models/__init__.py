@@ -9,6 +9,7 @@ from gsfl_tune.models._probe import (
     probe,
     reading_problem,
     second_backbone_problem,
+    second_layer_problem,
 )
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.adapters import adapters_problem
@@ -73,7 +74,13 @@ from gsfl_tune.models.restitution import (
     restitution_size,
 )
 from gsfl_tune.models.split import SplitBackbone, boundary_shape, gives_map
-from gsfl_tune.models.streams import Weights, stream_names, stream_weights, weights_words
+from gsfl_tune.models.streams import (
+    Weights,
+    second_layer_of,
+    stream_names,
+    stream_weights,
+    weights_words,
+)
 from gsfl_tune.models.trained_part import (
     ADAPTERS,
     TrainedPart,
@@ -174,6 +181,8 @@ __all__ = [
     "restitution_problem",
     "restitution_size",
     "second_backbone_problem",
+    "second_layer_of",
+    "second_layer_problem",
     "seed_drop_paths",
     "seed_mix_styles",
     "stream_names",

@@ -12,14 +12,15 @@ from torch import nn
 from gsfl_tune.models._facts import BackboneError, cut
 from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
-from gsfl_tune.models.streams import TwoStreams, stream_names
+from gsfl_tune.models.streams import TwoStreams, second_layer_of, stream_names
+from gsfl_tune.models.two_layers import TwoLayers
 
 
 def blank_model(name: str, reads: Reads = "map", **options: Any) -> nn.Module:
     """Builds a timm model that is looked at and never run, on the meta device where that works.
 
     Args:
-        name: Its timm name, or those of two streams.
+        name: Its timm name, those of two streams, or that of two layers.
         reads: What a pooling reads of it.
         options: Further ones of `timm.create_model`.
 
@@ -28,6 +29,10 @@ def blank_model(name: str, reads: Reads = "map", **options: Any) -> nn.Module:
         TypeError: If the model does not know an option.
     """
     names = stream_names(name)
+    whole, following = second_layer_of(name)
+    if following:
+        model = blank_model(whole, reads, **options)
+        return TwoLayers(model, probe(whole), probe(name, reads).second_stop)
     if len(names) > 1:
         first, second = (blank_model(each, reads, **options) for each in names)
         own, other = (probe(each, reads) for each in names)

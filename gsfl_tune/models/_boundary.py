@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from gsfl_tune.models._facts import to_map
 from gsfl_tune.models._reads import Reads, run
-from gsfl_tune.models.streams import TwoStreams
+from gsfl_tune.models.streams import TwoStreams, on_one_grid
+from gsfl_tune.models.two_layers import TwoLayers
 
 _NO_CHAIN = "its blocks do not simply follow each other"
 
@@ -47,7 +49,8 @@ class Halves:
 def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
     """Cuts a model before the first module whose parameters are all trained.
 
-    Two streams are each cut there; activations of both are flattened and joined to (B, N).
+    Two streams are each cut there; activations of both are flattened and joined to (B, N). So are
+    those at the boundary and the map of a second layer in front of it, on the grid of the last one.
 
     Args:
         model: A timm model; ``requires_grad`` marks its trained parameters.
@@ -59,6 +62,8 @@ def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
     """
     if isinstance(model, TwoStreams):
         return _cut_streams(model, example)
+    if isinstance(model, TwoLayers):
+        return _cut_layers(model, example)
     boundary, done, behind, activations, output = _trace(model, example, reads)
     suffix = _with(model, dict.fromkeys(done, _Pass()))
     if hasattr(suffix, "_pos_embed"):
@@ -84,6 +89,27 @@ def _cut_streams(model: TwoStreams, example: Tensor) -> Halves:
         suffix=_Suffixes(model, halves, size),
         activations=_flat(first.activations, second.activations),
         output=model.join(first.output, second.output, size),
+    )
+
+
+def _cut_layers(model: TwoLayers, example: Tensor) -> Halves:
+    whole = cut_in_front(model.whole, example)
+    _ = model.seen.take()  # of the pass that has found the place
+    size = (example.shape[2], example.shape[3])
+    with torch.no_grad():
+        _ = run_prefix(whole.prefix, example, "map")
+        second = model.seen.take()
+        output = model.forward_features(example)
+    if second is None:  # the second layer is behind the boundary, or there
+        suffix = _with(model, {"whole": whole.suffix})
+        return Halves(whole.prefix, suffix, whole.activations, output)
+    grid = (output.shape[2], output.shape[3])
+    second = model.second_map(second, size, grid)
+    return Halves(
+        prefix=_LayerPrefix(model, whole.prefix, grid),
+        suffix=_LayerSuffix(model, whole, second, size),
+        activations=_flat(whole.activations, second),
+        output=output,
     )
 
 
@@ -271,13 +297,52 @@ class _Suffixes(nn.Module):
         self.shapes = [each.activations.shape[1:] for each in halves]
 
     def forward_features(self, activations: Tensor) -> Tensor:
-        parts = activations.split([math.prod(shape) for shape in self.shapes], dim=1)
-        first, second = (
-            _as_images(part.unflatten(1, shape))
-            for part, shape in zip(parts, self.shapes, strict=True)
-        )
+        first, second = _parted(activations, self.shapes)
         outputs = self.first.forward_features(first), self.second.forward_features(second)
         return self.streams.join(*outputs, self.size)
+
+
+class _LayerPrefix(nn.Module):
+    """Runs the prefix of a model with a second layer in it, and ends as a prefix does."""
+
+    def __init__(self, layers: TwoLayers, whole: Any, grid: tuple[int, int]) -> None:
+        super().__init__()
+        # For what it has seen alone.
+        self.layers = _with(layers, {"whole": _Stop()})
+        self.whole = whole
+        self.grid = grid
+
+    def forward_features(self, images: Tensor) -> NoReturn:
+        try:
+            activations = run_prefix(self.whole, images, "map")
+        finally:
+            second = self.layers.seen.take()
+        size = (images.shape[2], images.shape[3])
+        raise _Reached(_flat(activations, self.layers.second_map(second, size, self.grid)))
+
+
+class _LayerSuffix(nn.Module):
+    """Runs the suffix of a model on joined activations (B, N) with a second layer in them."""
+
+    def __init__(
+        self, layers: TwoLayers, whole: Halves, second: Tensor, size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.whole = whole.suffix
+        self.facts = layers.facts
+        self.size = size
+        self.shapes = [whole.activations.shape[1:], second.shape[1:]]
+
+    def forward_features(self, activations: Tensor) -> Tensor:
+        entering, second = _parted(activations, self.shapes)
+        last = self.whole.forward_features(entering)
+        return on_one_grid([to_map(last, self.facts, *self.size), second])
+
+
+def _parted(activations: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """Inverts `_flat`, given the shapes of a single image."""
+    parts = activations.split([math.prod(shape) for shape in shapes], dim=1)
+    return [_as_images(part.unflatten(1, shape)) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _as_images(activations: Tensor) -> Tensor:

@@ -43,7 +43,9 @@ class BackboneFacts:
         block_names: Names of the parameters of every block; the last blocks can be trained
             alone.
         head_names: Names of the parameters that the model's own head alone uses, where it is read.
-        second_channels: How many of the channels, the last ones, are of a second stream.
+        second_channels: How many of the channels, the last ones, are of a second stream, or of a
+            second layer.
+        second_stop: Path of the module that the map of a second layer enters; empty for none.
     """
 
     options: tuple[tuple[str, Any], ...]
@@ -59,6 +61,7 @@ class BackboneFacts:
     block_names: Blocks
     head_names: tuple[str, ...] = ()
     second_channels: int = 0
+    second_stop: str = ""
 
     @property
     def blocks(self) -> int:

@@ -18,9 +18,16 @@ from gsfl_tune.hub_names import SCHEME, hub_place
 from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import parameter_blocks
 from gsfl_tune.models._facts import BackboneError, BackboneFacts, cut, read, to_map
+from gsfl_tune.models._layers import inputs_of, is_map, layer_map
 from gsfl_tune.models._reads import LAST_BLOCKS, Reads, features_of, gives_blocks
 from gsfl_tune.models._uses import FirstUses, without_gradient
-from gsfl_tune.models.streams import joined_facts, stream_names, streams_problem
+from gsfl_tune.models.streams import (
+    joined_facts,
+    layered_facts,
+    second_layer_of,
+    stream_names,
+    streams_problem,
+)
 from gsfl_tune.models.weights import architecture
 from gsfl_tune.plugins import PluginError, names
 
@@ -84,11 +91,30 @@ def reading_problem(name: str, reads: Reads) -> str | None:
     return None
 
 
-def probe(name: str, reads: Reads = "map") -> BackboneFacts:
-    """Returns facts about a timm model, or two streams, without weights.
+def second_layer_problem(name: str) -> str | None:
+    """Says why a backbone has not the second layer that its name asks for, or None.
 
     Args:
-        name: Name of a timm model; two with a ``+``, see `gsfl_tune.models.streams`.
+        name: Name of a backbone, see `gsfl_tune.models.streams`.
+    """
+    whole, following = second_layer_of(name)
+    try:
+        _ = probe(whole)
+    except BackboneError:  # said elsewhere
+        return None
+    try:
+        _ = probe(name)
+    except BackboneError as error:
+        return str(error) if following else None
+    return None
+
+
+def probe(name: str, reads: Reads = "map") -> BackboneFacts:
+    """Returns facts about a timm model, two streams, or two layers, without weights.
+
+    Args:
+        name: Name of a timm model; two with a ``+``, or a number of blocks behind an ``@``, see
+            `gsfl_tune.models.streams`.
         reads: What a pooling reads of it.
 
     Returns:
@@ -99,11 +125,57 @@ def probe(name: str, reads: Reads = "map") -> BackboneFacts:
             read.
     """
     names = stream_names(name)
+    whole, following = second_layer_of(name)
+    if following:
+        return _layered(whole, following, reads)
     if len(names) == 1:
         return _probe(name, reads)
     if problem := streams_problem(reads):
         raise BackboneError(f"{name!r}: {problem}")
     return joined_facts(*(_probe(each, reads) for each in names))
+
+
+@lru_cache(maxsize=64)
+def _layered(name: str, following: int, reads: Reads) -> BackboneFacts:
+    if len(stream_names(name)) > 1:
+        raise BackboneError(f"{name!r}: of two backbones the last maps are read, and no others")
+    facts = _probe(name, "map")
+    if reads != "map":
+        raise BackboneError(f"{name!r}: two layers are joined by their maps alone")
+    stop, (channels, _, _) = _layer_at(name, following, facts.input_size)
+    return layered_facts(facts, stop, channels)
+
+
+@lru_cache(maxsize=256)
+def _layer_at(name: str, following: int, image_size: int) -> tuple[str, tuple[int, int, int]]:
+    """Returns which module the map behind a block enters, and the shape (C, h, w) of that map.
+
+    Args:
+        name: Name of a timm model.
+        following: How many blocks follow the block.
+        image_size: Side of the images in pixels.
+
+    Raises:
+        BackboneError: If there is no such block, or no single map behind it.
+    """
+    facts = _probe(name, "map")
+    others = "1 other follows" if following == 1 else f"{following} others follow"
+    if following >= facts.blocks:
+        raise BackboneError(f"{name!r} has no block that {others}: it has {facts.blocks}")
+    for device in ("meta", "cpu"):  # a few models need real numbers while they are built
+        try:
+            model, _ = _forward(name, dict(facts.options), image_size, device, "map")
+            with torch.device(device):
+                images = torch.zeros(1, 3, image_size, image_size)
+            features, entered = inputs_of(model, facts.block_names[-following:], images)
+        except Exception:  # models raise any error
+            continue
+        stop, activations = entered[0]
+        if activations is not None and is_map(activations, features):
+            _, channels, height, width = layer_map(activations, facts).shape
+            return stop, (channels, height, width)
+        break
+    raise BackboneError(f"{name!r} has no single map behind the block that {others}")
 
 
 @lru_cache(maxsize=64)
@@ -142,6 +214,10 @@ def map_shape(name: str, image_size: int, reads: Reads = "map") -> tuple[int, in
         BackboneError: If the model does not accept this size; the message names its own size.
     """
     facts, names = probe(name, reads), stream_names(name)
+    whole, following = second_layer_of(name)
+    if following:
+        shapes = [map_shape(whole, image_size), _layer_at(whole, following, image_size)[1]]
+        return facts.channels, *(min(sides) for sides in list(zip(*shapes, strict=True))[1:])
     if len(names) > 1:
         shapes = [map_shape(each, image_size, reads) for each in names]
         return facts.channels, *(min(sides) for sides in list(zip(*shapes, strict=True))[1:])

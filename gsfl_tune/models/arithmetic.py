@@ -15,7 +15,7 @@ from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._facts import BackboneFacts, cut
 from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, run
-from gsfl_tune.models.streams import stream_names
+from gsfl_tune.models.streams import second_layer_of, stream_names
 
 
 def flop_counter() -> Any:
@@ -61,6 +61,10 @@ def backbone_work(
         BackboneError: If there is no such backbone, or nothing such to read.
     """
     facts, names = probe(name, reads), stream_names(name)
+    whole, following = second_layer_of(name)
+    if following:
+        # What averages the map of the second layer is as nothing.
+        return backbone_work(whole, blocks, image_size, reads)
     if len(names) > 1:
         each = [backbone_work(one, blocks, image_size, reads) for one in names]
         frozen, trained, parameters = (sum(own) for own in zip(*each, strict=True))

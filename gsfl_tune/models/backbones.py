@@ -18,6 +18,7 @@ from gsfl_tune.models._facts import (
     read,
     to_map,
 )
+from gsfl_tune.models._layers import layer_map, stopped_at
 from gsfl_tune.models._reads import Reads, features_of
 from gsfl_tune.models.adapters import (
     add_adapters,
@@ -27,7 +28,6 @@ from gsfl_tune.models.adapters import (
     original_name,
 )
 from gsfl_tune.models.drop_path import drop_paths
-from gsfl_tune.models.layers import layer_map, stopped_at
 from gsfl_tune.models.mix_style import (
     entered_by_map,
     mix_style_problem,
@@ -44,6 +44,7 @@ from gsfl_tune.models.restitution import (
 from gsfl_tune.models.split import SplitBackbone
 from gsfl_tune.models.streams import undecayed_names
 from gsfl_tune.models.trained_part import TrainedPart, nothing_to_train, part_names
+from gsfl_tune.models.two_layers import TwoLayers
 from gsfl_tune.models.weights import (
     architecture,
 )
@@ -63,10 +64,10 @@ class Backbone(nn.Module):
     """Wraps a timm model without its classifier; it starts frozen.
 
     Attributes:
-        name: The timm name; of two streams both.
+        name: The timm name; of two streams both, of two layers with the place of the second.
         reads: What it gives to its pooling: the map, tokens, or the vector of the model's own head.
         channels: Number of channels C of that.
-        second_channels: How many of them, the last ones, are of a second stream.
+        second_channels: How many of them, the last ones, are of a second stream or layer.
         preprocessing: Normalisation of inputs.
         digest: Content digest (hex) of name, code version, preprocessing, initial weights and
             ``reads``.
@@ -162,7 +163,9 @@ class Backbone(nn.Module):
             stop: Of the block, see `gsfl_tune.models.layers.Layer`.
             run: Runs it on images or activations; it is left when the block has ended.
         """
-        return layer_map(stopped_at(self.model.get_submodule(stop), run), self._facts)
+        # Of two layers the facts are those of the joined map.
+        facts = self.model.facts if isinstance(self.model, TwoLayers) else self._facts
+        return layer_map(stopped_at(self.model.get_submodule(stop), run), facts)
 
     def train_last(self, n: int | Literal["all"], part: TrainedPart = "all") -> list[nn.Parameter]:
         """Makes the last blocks trainable, or a part of them, and freezes everything else.
@@ -334,6 +337,8 @@ class Backbone(nn.Module):
         self.restitution = Restitution(channels).to(device)
         self.restituted = path
         self.model.get_submodule(path).register_forward_pre_hook(self.restitution.enter)
+        if isinstance(self.model, TwoLayers):
+            self.model.see_last()
         self.restitution.train(self.training)
 
     def split(self, image_size: int) -> SplitBackbone:

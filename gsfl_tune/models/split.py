@@ -20,7 +20,8 @@ from gsfl_tune.models._reads import Reads, features_of, run
 from gsfl_tune.models.adapters import original_name
 from gsfl_tune.models.frozen import frozen_forward
 from gsfl_tune.models.frozen_forward import FrozenForward, Precision
-from gsfl_tune.models.streams import stream_names
+from gsfl_tune.models.streams import second_layer_of, stream_names
+from gsfl_tune.models.two_layers import TwoLayers
 
 # Largest deviation of the suffix from the whole model, relative to the largest value of the map.
 _TOLERANCE = 1e-5
@@ -39,7 +40,7 @@ class SplitBackbone:
 
     Attributes:
         shape: Shape of one image's activations at the boundary; those of two streams are flattened
-            and joined.
+            and joined, and so is a second layer in front of it.
         channels_last: Whether these are (C, h, w) maps with the channels last in memory.
         gives_map: Whether what the pooling reads follows from `maps`. It does not where tokens are
             read beside the map, or the cut is behind the map, in the model's own head.
@@ -171,6 +172,7 @@ def boundary_shape(
     facts, names = probe(name, reads), stream_names(name)
     if len(names) > 1:
         return (sum(math.prod(boundary_shape(each, blocks, image_size, reads)) for each in names),)
+    whole, following = second_layer_of(name)
     failure: Exception | None = None
     for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:
@@ -178,9 +180,11 @@ def boundary_shape(
                 warnings.simplefilter("ignore")
                 with torch.device(device):
                     model: Any = timm.create_model(
-                        name, pretrained=False, num_classes=0, **dict(facts.options)
+                        whole, pretrained=False, num_classes=0, **dict(facts.options)
                     )
                     model = cut(model.eval(), reads)
+                    if following:
+                        model = TwoLayers(model, probe(whole), facts.second_stop)
                     example = torch.zeros(1, 3, image_size, image_size)
                     trained = set(trained_names(facts.block_names, blocks))
                     for key, parameter in model.named_parameters():

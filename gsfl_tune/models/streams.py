@@ -1,4 +1,4 @@
-"""Two backbones side by side, whose maps lie on one grid.
+"""Two backbones side by side, or two layers of one, whose maps lie on one grid.
 
 Source: Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual Recognition", ICCV
 2015: two networks look at an image, and the pooling multiplies their channels at every position.
@@ -7,12 +7,17 @@ mean over the area that its position covers, as fractions of cells where grids d
 
 To everything else the two are one backbone: its map has the channels of both, those of the first
 one first. Its name is both names with a ``+``. Its k last blocks are the k last ones of each.
+
+Two layers of one backbone are joined alike, see `gsfl_tune.models.two_layers`: the last map first,
+then the one behind the block that N others follow. The name has an ``@`` and N behind it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +26,11 @@ from gsfl_tune.models._blocks import Blocks
 from gsfl_tune.models._facts import BackboneFacts, to_map
 from gsfl_tune.models._reads import Reads
 
-# In no name of timm or of a package. `ModelConfig.extractor` writes it.
-_AND = "+"
+# In no name of timm or of a package. `ModelConfig.extractor` writes them.
+_AND, _LAYER = "+", "@"
+
+WHOLE = "whole"
+"""Name of the attribute that holds a backbone of which two layers are read."""
 
 Weights = str | tuple[str, str]
 """A value of ``model.weights``, or one for each stream."""
@@ -33,7 +41,13 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 def stream_names(name: str) -> list[str]:
     """Returns the timm names of a backbone: one, or those of two streams."""
-    return name.split(_AND)
+    return second_layer_of(name)[0].split(_AND)
+
+
+def second_layer_of(name: str) -> tuple[str, int]:
+    """Returns the name of a backbone without its second layer, and N of that; 0 for none."""
+    whole, _, following = name.partition(_LAYER)
+    return (whole, int(following)) if following.isdecimal() else (name, 0)
 
 
 def stream_weights(name: str, weights: Weights) -> list[tuple[str, str]]:
@@ -48,7 +62,17 @@ def weights_words(weights: Weights) -> str:
     return weights if isinstance(weights, str) else " and ".join(dict.fromkeys(weights))
 
 
-class TwoStreams(nn.Module):
+class Joined(nn.Module):
+    """Runs timm models, and joins their maps.
+
+    Attributes:
+        parts: Names of the attributes that hold the models.
+    """
+
+    parts: ClassVar[tuple[str, ...]]
+
+
+class TwoStreams(Joined):
     """Runs two timm models on the same images.
 
     Args:
@@ -58,6 +82,7 @@ class TwoStreams(nn.Module):
         statistics: Of the inputs of both; images are normalised for the first one.
     """
 
+    parts = ("first", "second")
     scale: Tensor
     shift: Tensor
 
@@ -104,20 +129,25 @@ class TwoStreams(nn.Module):
             to_map(features, facts, *size)
             for features, facts in zip((first, second), self.facts, strict=True)
         ]
-        height, width = (min(each.shape[side] for each in maps) for side in (2, 3))
-        return torch.cat([averaged(each, height, width) for each in maps], dim=1)
+        return on_one_grid(maps)
 
 
 def undecayed_names(model: nn.Module) -> set[str]:
     """Names the parameters of timm models that their authors train without weight decay."""
-    if isinstance(model, TwoStreams):
+    if isinstance(model, Joined):
         return {
             name
-            for stream in ("first", "second")
-            for name in _below(stream, undecayed_names(getattr(model, stream)))
+            for part in model.parts
+            for name in _below(part, undecayed_names(getattr(model, part)))
         }
     named = getattr(model, "no_weight_decay", None)
     return set(named()) if callable(named) else set()
+
+
+def on_one_grid(maps: Sequence[Tensor]) -> Tensor:
+    """Joins maps (B, C, h, w) of the same images by their channels, on the coarser grid."""
+    height, width = (min(each.shape[side] for each in maps) for side in (2, 3))
+    return torch.cat([averaged(each, height, width) for each in maps], dim=1)
 
 
 def averaged(maps: Tensor, height: int, width: int) -> Tensor:
@@ -169,6 +199,31 @@ def joined_facts(first: BackboneFacts, second: BackboneFacts) -> BackboneFacts:
         block_names=_joined_blocks(first.block_names, second.block_names),
         second_channels=second.channels,
     )
+
+
+def layered_facts(whole: BackboneFacts, stop: str, channels: int) -> BackboneFacts:
+    """Returns the facts of two layers of which maps are read.
+
+    Args:
+        whole: Facts of the backbone.
+        stop: Path of the module that the map of the second layer enters.
+        channels: Of that map.
+    """
+    return replace(
+        whole,
+        layout="NCHW",
+        prefix_tokens=0,
+        channels=whole.channels + channels,
+        unused=frozenset(map(below_whole, whole.unused)),
+        block_names=tuple(tuple(map(below_whole, block)) for block in whole.block_names),
+        second_channels=channels,
+        second_stop=stop,
+    )
+
+
+def below_whole(name: str) -> str:
+    """Returns the name that a parameter or module of a backbone has where two layers are read."""
+    return f"{WHOLE}.{name}"
 
 
 def streams_problem(reads: Reads) -> str | None:

@@ -25,6 +25,7 @@ _LATER = (
     "data.synthetic",
     "model.classifier_init",
     "model.backbone_b",
+    "model.layer_b",
     "model.attention_heads",
     "model.weights_b",
     "data.point_columns",

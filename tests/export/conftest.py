@@ -96,6 +96,7 @@ def make_network(config: Config) -> Network:
         weights = [torch.linalg.qr(torch.randn(size, kept))[0].T.contiguous() for size in sizes]
         projection = Projection(torch.block_diag(*weights), 0.1 * torch.randn(channels))
         channels, second = kept * len(sizes), kept if second else 0
+    second = second if pooling_class(config.model.pooling).takes_streams else 0
     pooling = create_pooling(
         config.model.pooling,
         channels,

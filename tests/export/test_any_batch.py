@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import exported_file, onnx_file, openvino_file
 from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, OpenvinoRuntime
-from gsfl_tune.models import Network, PlainHead, create_backbone, create_pooling
+from gsfl_tune.models import Network, PlainHead, create_backbone, create_pooling, probe
 from gsfl_tune.models.pooling import AveragePooling
 
 onnx = pytest.importorskip("onnx")
@@ -65,10 +65,13 @@ def write(name, module, path):
         pytest.param("onnx", "test_resnet+test_vit", marks=pytest.mark.slow),
         pytest.param("torch-export", "test_resnet+test_vit", marks=pytest.mark.slow),
         pytest.param("openvino", "test_resnet+test_vit", marks=pytest.mark.slow),
+        ("onnx", "test_efficientnet@2"),
+        ("torch-export", "test_efficientnet@2"),
+        ("openvino", "test_efficientnet@2"),
     ],
 )
 def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp_path):
-    second = 64 if "+" in streams else 0
+    second = probe(streams).second_channels
     module = deployed(
         lambda channels: create_pooling("compact_bilinear", channels, dim=128, second=second),
         streams,

@@ -85,6 +85,14 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
             "backbone": "test_efficientnet",
             "backbone_b": "test_vit",
         },
+        {"pooling": "average", "backbone": "test_efficientnet", "layer_b": 2},
+        {
+            "pooling": "bilinear",
+            "pooling_channels": 6,
+            "backbone": "test_vit",
+            "layer_b": 1,
+            "head": "plain",
+        },
     ],
     ids=[
         *("plain", "bilinear", "compact bilinear", "norm behind the mean", "convolution behind it"),
@@ -94,7 +102,7 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
             "generalised mean",
             "covariance",
             *("restitution", "recurrent attention", "recurrent attention before the head"),
-            *("attention", "two streams"),
+            *("attention", "two streams", "two layers", "products of two layers"),
         ),
     ],
 )

@@ -79,10 +79,13 @@ def test_a_pruned_network_is_smaller_and_learns_again(trained_run, images):
         ("test_convnext", "average"),
         ("test_convnext", "native"),
         ("mobilenetv3_small_050", "native"),
+        # The channels of both layers stay.
+        ("test_efficientnet@2", "average"),
     ],
 )
 def test_a_pruned_network_is_built_again(backbone, pooling):
-    config = make_config(backbone=backbone, pooling=pooling, head="plain")
+    name, _, layer = backbone.partition("@")
+    config = make_config(backbone=name, pooling=pooling, head="plain", layer_b=int(layer or 0))
     network = make_network(config)
     small = prune(network, 0.5, 64)
     count, rest = (sum(p.numel() for p in n.backbone.parameters()) for n in (network, small))

@@ -269,7 +269,7 @@ def _fewer_preparations(
 def _prepared_paths() -> list[str]:
     """Returns leaves with separate features or activations per value, the most expensive first."""
     augment = [path for path in leaves() if path.startswith("data.augment.")]
-    backbones = ["model.backbone_b", "model.backbone"]
+    backbones = ["model.backbone_b", "model.layer_b", "model.backbone"]
     return [*backbones, *augment, "training.finetune.blocks", *_SIZES, "data.fit"]
 
 

@@ -53,7 +53,7 @@ _NUMPY: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dty
 class FeatureRecipe:
     """Holds the settings that decide a frozen feature, besides images and weights.
 
-    Backbone and weights are those of both streams if there are two.
+    Backbone and weights are those of both streams if there are two; its name says a second layer.
     """
 
     backbone: str
@@ -100,7 +100,7 @@ class FeatureRecipe:
 
         Args:
             channels: Channels of its map.
-            second: How many of them are of a second stream.
+            second: How many of them are of a second stream or layer.
         """
         settings = {
             "dim": self.pooling_dim,
@@ -108,6 +108,8 @@ class FeatureRecipe:
             "heads": self.attention_heads,
         }
         given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
+        # Others pool the channels of two layers alike.
+        second = second if pooling_class(self.pooling).takes_streams else 0
         return create_pooling(self.pooling, channels, second=second, **given)
 
 

@@ -375,6 +375,6 @@ def pretrained_backbone(
         lock, _ = acquire_weights(decided, images, cache_dir, device, train, backbone=first)
     with lock as path:
         try:
-            return create_backbone(config.model.backbone, str(path), reads=reads)
+            return create_backbone(config.model.extractor, str(path), reads=reads)
         except (BackboneError, WeightsError) as error:
             raise UserError(f"training.pretrain: {error}") from error

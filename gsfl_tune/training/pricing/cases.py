@@ -22,7 +22,8 @@ def cases(experiment: Experiment) -> tuple[Experiment, ...]:
         if one is experiment:
             return found
     named = [parameter.path for parameter in experiment.space.parameters if parameter.merges]
-    paths = [*named, "model.backbone", "model.pooling", "model.backbone_b", "model.head"]
+    own = ("backbone", "pooling", "backbone_b", "layer_b", "head")
+    paths = [*named, *(f"model.{leaf}" for leaf in own)]
 
     def fixed(one: Experiment, rest: list[str]) -> Iterator[Experiment]:
         if not rest:
@@ -41,9 +42,9 @@ def cases(experiment: Experiment) -> tuple[Experiment, ...]:
 
 
 def backbone_of(case: Experiment) -> str:
-    """Returns the backbone of a case: both names where its pooling takes two."""
-    leaves = ("model.backbone", "model.backbone_b", "model.pooling")
-    return joined_names(*(case.values(leaf)[0] for leaf in leaves))
+    """Returns the backbone of a case: `ModelConfig.extractor` of its trials."""
+    leaves = ("backbone", "backbone_b", "pooling", "layer_b")
+    return joined_names(*(case.values(f"model.{leaf}")[0] for leaf in leaves))
 
 
 def reads_of(case: Experiment) -> Reads:

@@ -6,6 +6,7 @@ import math
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.model_config import ONE_LAYER
 from gsfl_tune.models import pooling_class
 from gsfl_tune.training.pricing.cost import search_cost
 from gsfl_tune.training.pricing.pretraining import pretrainings
@@ -26,6 +27,8 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
         paths += ["model.pooling_channels", "model.pooling_dim"]
     if any(pooling.takes_streams for pooling in poolings):
         paths += ["model.backbone_b", "model.weights_b"]
+    if not set(ONE_LAYER).issuperset(experiment.values("model.pooling")):
+        paths.append("model.layer_b")
     if any(pooling.takes_power for pooling in poolings):
         paths.append("model.gem_power")
     recipes = math.prod(values_of(experiment, path) for path in paths) * pretrainings(experiment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gsfl_tune.activity import activity
 from gsfl_tune.experiment import Experiment, Problem
+from gsfl_tune.experiment.further_checks import ONE_OR_TWO
 from gsfl_tune.experiment.units import binary_size
 from gsfl_tune.methods import method_class
 from gsfl_tune.models import (
@@ -13,7 +14,11 @@ from gsfl_tune.models import (
     licence_problem,
     map_shape,
     pooling_class,
+    probe,
     reading_problem,
+    second_layer_of,
+    second_layer_problem,
+    stream_names,
     stream_weights,
 )
 from gsfl_tune.training.pricing.cases import backbone_of, cases
@@ -38,6 +43,9 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
     for case in cases(experiment):
         backbone = backbone_of(case)
         pooling = case.values("model.pooling")[0]
+        if problem := _layer_problem(backbone):
+            add("model.layer_b", problem)
+            continue
         if problem := reading_problem(backbone, pooling_class(pooling).reads):
             add("model.pooling", f"found {pooling}, but {problem}; allowed: average, bilinear")
             continue
@@ -125,6 +133,21 @@ def _licences(experiment: Experiment) -> list[Problem]:
             where = experiment.locate("model.backbone", backbone)
             problems.append(Problem(*where, "model.backbone", message))
     return problems
+
+
+def _layer_problem(backbone: str) -> str | None:
+    """Says why a backbone cannot have the second layer that its name asks for, or None."""
+    whole, place = second_layer_of(backbone)
+    if not place:
+        return None
+    names = stream_names(backbone)
+    if len(names) > 1:
+        return f"found {place} with model.backbone_b {names[1]}, {ONE_OR_TWO}"
+    if (problem := second_layer_problem(backbone)) is None:
+        return None
+    highest = probe(whole).blocks - 1
+    allowed = "0, or another block" if place <= highest else f"0 to {highest}" if highest else "0"
+    return f"found {place}, but {problem}; allowed: {allowed}"
 
 
 def _screening_problem(case: Experiment) -> str | None:

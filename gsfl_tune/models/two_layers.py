@@ -1,0 +1,110 @@
+"""Two layers of one backbone, whose maps are joined on one grid.
+
+The map behind an earlier block has finer positions, and channels that stand for smaller and simpler
+things than those of the last one. The second layer is the map behind the block that N others
+follow: the input of the first module of the next one. It is averaged to the grid of the last map,
+which keeps the mean of each channel, and stands behind it in the channels of the joined map.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsfl_tune.models._facts import BackboneFacts, to_map
+from gsfl_tune.models._layers import layer_map
+from gsfl_tune.models.streams import WHOLE, Joined, averaged, on_one_grid
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+class Seen:
+    """Keeps what enters a module during a pass, for each thread that runs one.
+
+    Fast copies of a backbone run parts of a batch in threads of their own.
+    """
+
+    def __init__(self) -> None:
+        self._inputs: dict[int, Tensor] = {}
+
+    def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Keeps the input of a module: a forward pre-hook."""
+        self._inputs[_thread()] = inputs[0]
+
+    def take(self) -> Tensor | None:
+        """Returns what has entered the module since the last time, once; None if nothing has."""
+        return self._inputs.pop(_thread(), None)
+
+    def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
+        # A copy has seen nothing yet.
+        return Seen, ()
+
+
+def _thread() -> int:
+    # A compiler cannot ask, and runs one pass at a time.
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
+
+
+class TwoLayers(Joined):
+    """Runs a timm model and joins its map with that behind one of its blocks.
+
+    Args:
+        whole: The model.
+        facts: Of the model.
+        stop: Path of the module in it that the map of the second layer enters.
+    """
+
+    parts = (WHOLE,)
+
+    def __init__(self, whole: nn.Module, facts: BackboneFacts, stop: str) -> None:
+        super().__init__()
+        self.whole: Any = whole
+        self.facts = facts
+        self.stop = stop
+        self.seen = Seen()
+        self.see_last()
+
+    def see_last(self) -> None:
+        """Sees the map of the second layer as it enters, behind whatever changes it until now."""
+        module = self.whole.get_submodule(self.stop)
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if getattr(hook, "__self__", None) is self.seen:
+                del module._forward_pre_hooks[key]
+        module.register_forward_pre_hook(self.seen.enter)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Returns the joined map (B, C + C', h, w).
+
+        Args:
+            images: (B, 3, height, width), normalised; or activations in front of the second layer,
+                of square images.
+        """
+        size = (images.shape[2], images.shape[3]) if images.ndim == 4 else (1, 1)
+        try:
+            last = self.whole.forward_features(images)
+        finally:
+            # Also of a pass that is left before it ends.
+            second = self.seen.take()
+        return on_one_grid([to_map(last, self.facts, *size), self.second_map(second, size)])
+
+    def second_map(
+        self, activations: Tensor | None, size: Size, grid: Size | None = None
+    ) -> Tensor:
+        """Returns the map (B, C', h, w) of the second layer, of what entered its module.
+
+        Args:
+            activations: What entered it.
+            size: Of the images in pixels.
+            grid: Of the joined map, to which it is averaged if it is given.
+
+        Raises:
+            RuntimeError: If the module was not called.
+        """
+        if activations is None:
+            raise RuntimeError(f"{self.stop} was not called: there is no second layer")
+        found = layer_map(activations, self.facts, *size)
+        return found if grid is None else averaged(found, *grid)
