@@ -69,7 +69,7 @@ class TwoLayers(Joined):
         self.see_last()
 
     def see_last(self) -> None:
-        """Sees the map of the second layer as it enters, behind whatever changes it until now."""
+        """Puts the hook for the second layer behind those that change its map until now."""
         module = self.whole.get_submodule(self.stop)
         for key, hook in list(module._forward_pre_hooks.items()):
             if getattr(hook, "__self__", None) is self.seen:

@@ -86,13 +86,7 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
             "backbone_b": "test_vit",
         },
         {"pooling": "average", "backbone": "test_efficientnet", "layer_b": 2},
-        {
-            "pooling": "bilinear",
-            "pooling_channels": 6,
-            "backbone": "test_vit",
-            "layer_b": 1,
-            "head": "plain",
-        },
+        {"pooling": "bilinear", "pooling_channels": 6, "backbone": "test_vit", "layer_b": 1},
     ],
     ids=[
         *("plain", "bilinear", "compact bilinear", "norm behind the mean", "convolution behind it"),
