@@ -91,7 +91,7 @@ def test_a_budget_is_planned_kept_and_survives_a_kill(home, smallest):
     plan = json.loads((run / "plan.json").read_text())
     assert plan["head_epochs"] > 0
     text = log.read_text()
-    assert text.index("plan for ") < text.index("trial 0 ")
+    assert text.index("plan for ") < text.index("trial 0")
     spent = json.loads((run / "run.json").read_text())["seconds"]
 
     # Another budget: epochs stay as they were planned.
