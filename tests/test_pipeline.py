@@ -91,6 +91,12 @@ def test_three_models_are_carried_to_the_end_and_the_best_is_named(home, finishe
     for interval in (found.winner.interval, found.control.interval):
         assert interval is not None
         assert interval.covers_seeds
+    gap = found.probe.difference
+    assert gap is not None
+    assert gap.interval.covers_seeds
+    assert gap.mean == pytest.approx(
+        found.winner.test["accuracy"].mean - found.probe.test["accuracy"].mean
+    )
     assert {each.code for each in found.findings or ()} >= {"few_images"}
     best = best_on_validation(found)
     assert (run / "best-simple").is_dir() == (best != "winner")

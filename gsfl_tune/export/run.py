@@ -146,6 +146,8 @@ def export_run(
         )
     if best_of_all:
         source = _best_of_all(directory, say)
+    elif pick is None and not alone:
+        _say_what_is_better(directory, say)
     if not options.is_copy:
         from gsfl_tune.export.convert import convert
 
@@ -206,6 +208,12 @@ def _export_ensemble(
         seeds=seeds,
         calibration=calibration_of(results),
     )
+
+
+def _say_what_is_better(directory: RunDirectory, say: Callable[[str], None]) -> None:
+    """Names a simpler model that is better on validation than the winner, if the run knows one."""
+    if directory.results_file.is_file() and (first := ahead(read_results(directory.results_file))):
+        say(f"{first} --best-of-all exports it")
 
 
 def _best_of_all(directory: RunDirectory, say: Callable[[str], None]) -> Path:

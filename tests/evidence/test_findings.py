@@ -187,7 +187,11 @@ def test_a_collapsed_part_is_told_once():
     """At chance as well, of course: one cause, one finding."""
     evidence = {"shared": {"spread": 0.0, "by_seed": [0.0]}}
     evidence["swap"] = {"pairs": 4000, "group_follows_shared": 0.35, "chance_group": 0.35}
-    assert codes(world(), evidence) == ["shared_collapsed"]
+    tested = world()
+    (told,) = find(results(tested), GOOD | evidence, tested, space=SPACE)
+    assert told.code == "shared_collapsed"
+    assert "The shared part has collapsed" in told.sentence
+    assert "this is a plain classifier" in told.sentence
 
 
 def test_the_spread_of_one_point_is_nothing_whatever_its_length():

@@ -69,6 +69,18 @@ def test_the_best_of_all_is_the_winner_or_what_lies_beside_it(run, tmp_path, con
     assert "linear probe is better than the winner" in said[-1]
 
 
+def test_whoever_exports_a_winner_hears_of_a_simpler_model_that_is_better(run, tmp_path):
+    said: list[str] = []
+    export_run(run.path, tmp_path / "unknown", say=said.append)
+    results_of(run, probe=0.6)
+    export_run(run.path, tmp_path / "best", say=said.append)
+    assert said == []
+    results_of(run, probe=0.95)
+    export_run(run.path, tmp_path / "worse", say=said.append)
+    assert said[0].startswith("The linear probe is better than the winner on the validation images")
+    assert said[0].endswith("best-simple/. --best-of-all exports it")
+
+
 def test_the_best_of_all_needs_a_run_that_compared_them(run, tmp_path):
     results = make_results(probe=None)
     write_results(run.results_file, results)
