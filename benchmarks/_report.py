@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+# What stands behind this line of a page was written by hand, and stays when a script writes it.
+NOTES = "<!-- notes -->"
 
 
 def machine() -> str:
@@ -43,13 +45,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def publish(name: str, title: str, text: str, *, save: bool = True) -> None:
-    """Prints a result, and writes it to ``benchmarks/results/NAME.md``."""
+    """Prints a result, and writes it to ``benchmarks/results/NAME.md``, whose notes are kept."""
     command = " ".join(["python", *_script(sys.argv[0]), *sys.argv[1:]])
     page = f"# {title}\n\n`{command}` on {machine()}\n\n{text.strip()}\n"
     print(page)
     if save:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.md").write_text(page)
+        file = RESULTS / f"{name}.md"
+        _, mark, notes = (file.read_text() if file.exists() else "").partition(f"{NOTES}\n")
+        file.write_text(f"{page}\n{mark}{notes}" if mark else page)
 
 
 def spread(values: Sequence[float], form: str = ".1f") -> str:

@@ -34,6 +34,8 @@ from gsfl_tune.training.stages import changes_work
 
 SIZES = (160, 224)
 MATRIX = 1024
+# What prices may be off by.
+FACTOR = 2
 STATISTICS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 # With the operations that a price counts for each.
 OF_IMAGES: dict[str, tuple[dict[str, Any], float]] = {
@@ -62,12 +64,18 @@ def main() -> None:
         (name, f"{price:,.0f}", *(spread(found[size][name], ",.0f") for size in SIZES))
         for name, price in prices.items()
     ]
+    near = [
+        1 / FACTOR <= statistics.median(found[size][name]) / price <= FACTOR
+        for name, price in prices.items()
+        for size in SIZES
+    ]
     header = ("change", "price", *(f"{size} px" for size in SIZES))
     words = (
         "Operations of a matrix product that take as long as the change, for each pixel of an "
         f"image: median (smallest to largest) of {rounds} rounds with {images} images. At the end "
         f"the load of the machine was {os.getloadavg()[0]:.1f}: other work, which there should be "
         "none of, slows changes more than products.\n\n"
+        f"{sum(near)} of {len(near)} medians are within a factor of {FACTOR} of their price.\n\n"
     )
     publish("changes", "Changes of images", words + table(header, rows), save=not args.quick)
 

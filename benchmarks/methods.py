@@ -12,8 +12,9 @@ Seconds are CPU time of the training, the smallest over its seeds, so that cache
 training builds do not count. Memory is the peak of the process. Every training is a process of its
 own with one thread; other work on the machine changes neither the accuracy nor, much, CPU time.
 
-What was measured stays in ``results/methods.jsonl``: a run does what is missing there, in the order
-of the list.
+What was measured stays in ``results/methods.jsonl``, with its machine: a run does what is missing
+there, in the order of the list. Only trainings of the same seed on the same machine are compared,
+as the same seed gives other numbers on another processor.
 
     python benchmarks/methods.py --data grocery clothing        # hours; may be stopped at any time
     python benchmarks/methods.py --technique mixup pmg          # these alone
@@ -28,13 +29,14 @@ import json
 import resource
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _photos import parquet_files
-from _report import RESULTS, publish, table
+from _report import RESULTS, machine, publish, table
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
@@ -44,6 +46,8 @@ TEMPLATE = Path(__file__).parents[1] / "search_spaces" / "image_folder.yaml"
 SIZE, TESTED = 160, 192
 FINETUNE = "training.finetune"
 BASE, FRESH = "defaults", "defaults, new views"
+# Rows of the first version of this script do not name their machine.
+UNKNOWN = "a machine that was not noted, with an earlier version"
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ def measure(data: str, name: str, seed: int) -> dict[str, Any]:
     config = experiment(name, images, workspace.dataset.class_count).defaults()
     found = trained_and_tested(config, workspace, seed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"data": data, "technique": name, **found, "peak_mb": peak}
+    return {"data": data, "technique": name, **found, "peak_mb": peak, "machine": machine()}
 
 
 def experiment(name: str, images: dict[str, Any], classes: int) -> Experiment:
@@ -231,7 +235,8 @@ def page(found: list[dict[str, Any]]) -> str:
         "blocks; on the training part alone. Differences are in points of test accuracy to the "
         "defaults of the template with the same views, paired by image, with a 95 % interval over "
         "seeds and test images (with one seed: images alone). Seconds and memory are those of the "
-        "technique, as a multiple of the same base."
+        "technique, as a multiple of the same base; of one seed they are not shown.",
+        machines(found),
     ]
     for data in dict.fromkeys(row["data"] for row in found):
         own: dict[str, dict[int, dict[str, Any]]] = {}
@@ -240,6 +245,20 @@ def page(found: list[dict[str, Any]]) -> str:
                 own.setdefault(row["technique"], {})[row["seed"]] = row
         parts += [f"## {data}", bases(own), table(HEADER, compared(own))]
     return "\n\n".join(parts)
+
+
+def machines(found: list[dict[str, Any]]) -> str:
+    """Says which trainings are of which machine."""
+    lines = []
+    for name in dict.fromkeys(map(origin, found)):
+        own: dict[str, list[str]] = {}
+        for row in found:
+            if origin(row) == name:
+                own.setdefault(f"{row['data']}, {row['technique']}", []).append(str(row["seed"]))
+        told = (f"{what} (seed {', '.join(sorted(seeds))})" for what, seeds in own.items())
+        lines.append(f"- {name}: {'; '.join(told)}")
+    several = " A difference is only between trainings of one machine." if len(lines) > 1 else ""
+    return "\n".join([f"Where it was measured.{several}\n", *lines])
 
 
 HEADER = ["technique", "seeds", "test", "difference", "NLL", "ECE", "CPU s", "memory"]
@@ -251,7 +270,8 @@ def bases(own: dict[str, dict[int, dict[str, Any]]]) -> str:
     for name in (BASE, FRESH):
         runs = list(own.get(name, {}).values())
         if runs:
-            accuracy, seconds = mean(runs, "test"), min(run["cpu_seconds"] for run in runs)
+            accuracy = mean(runs, "test")
+            seconds = min(run["cpu_seconds"] for run in of_one_machine(runs))
             lines.append(
                 f"- {name}: {accuracy:.1%} ({len(runs)} seeds), NLL {mean(runs, 'nll'):.3f}, "
                 f"ECE {mean(runs, 'ece'):.3f}, {seconds:.0f} CPU s"
@@ -266,23 +286,40 @@ def compared(own: dict[str, dict[int, dict[str, Any]]]) -> list[list[Any]]:
     found = []
     for name in (*CACHED, *IMAGES):
         base = own.get(FRESH if name in IMAGES else BASE, {})
-        seeds = sorted(own.get(name, {}).keys() & base.keys())
+        seeds = [
+            seed
+            for seed in sorted(own.get(name, {}).keys() & base.keys())
+            if origin(own[name][seed]) == origin(base[seed])
+        ]
         if not seeds:
             continue
         ours, theirs = ([each[seed] for seed in seeds] for each in (own[name], base))
         gap = difference(*(np.stack([right(run) for run in runs]) for runs in (ours, theirs)))
         points = [100 * value for value in (gap.mean, gap.interval.low, gap.interval.high)]
+        timed = of_one_machine(ours), of_one_machine(theirs)
         ratios = [
-            min(run[key] for run in ours) / min(run[key] for run in theirs)
+            min(run[key] for run in timed[0]) / min(run[key] for run in timed[1])
             for key in ("cpu_seconds", "peak_mb")
         ]
         row = [name, len(seeds), f"{mean(ours, 'test'):.1%}"]
         row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*points))
         row += [f"{mean(ours, key) - mean(theirs, key):+.3f}" for key in ("nll", "ece")]
         # The first training of a base builds caches.
-        row += [f"{ratio:.2f}" if len(seeds) > 1 else "" for ratio in ratios]
+        row += [f"{ratio:.2f}" if len(timed[0]) > 1 else "" for ratio in ratios]
         found.append((gap.mean, row))
     return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
+
+
+def origin(run: dict[str, Any]) -> str:
+    """Returns the machine of a training, with its versions."""
+    return str(run.get("machine", UNKNOWN))
+
+
+def of_one_machine(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keeps the trainings of the machine that has most of them: seconds of others are others."""
+    counts = Counter(map(origin, runs))
+    most = counts.most_common(1)[0][0]
+    return [run for run in runs if origin(run) == most]
 
 
 def mean(runs: list[dict[str, Any]], key: str) -> float:

@@ -57,3 +57,28 @@ def test_a_weight_that_grows_with_the_classes_is_that_of_the_data_set(methods, f
     )
     assert few.pairwise_confusion.weight == pytest.approx(0.6)
     assert many.pairwise_confusion.weight == pytest.approx(4.86)
+
+
+def trained(technique, seed, seconds, right, machine=None):
+    row = {"data": "birds", "technique": technique, "seed": seed, "test": 0.5, "nll": 1, "ece": 0}
+    row |= {"cpu_seconds": seconds, "peak_mb": 100, "test_images": 8, "right": right}
+    return row if machine is None else {**row, "machine": machine}
+
+
+def test_trainings_of_two_machines_are_neither_compared_nor_left_unsaid(methods):
+    base, other = methods.BASE, "plain head"
+    found = [
+        trained(base, 1, 10, "f0", "fast"),
+        trained(other, 1, 10, "f0", "fast"),
+        trained(base, 2, 100, "f0"),
+        trained(base, 3, 100, "f0"),
+        trained(other, 2, 150, "f0"),
+        trained(other, 3, 150, "f0"),
+        trained("SAM", 2, 10, "ff", "fast"),  # with a base of another machine alone
+    ]
+    page = methods.page(found)
+    assert "- fast: birds, defaults (seed 1); birds, plain head (seed 1); birds, SAM" in page
+    assert f"- {methods.UNKNOWN}: birds, defaults (seed 2, 3); birds, plain head" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| plain head")]
+    assert [cell.strip() for cell in row.split("|")][-3:-1] == ["1.50", "1.00"]
+    assert "| SAM" not in page
