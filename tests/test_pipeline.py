@@ -86,17 +86,12 @@ def test_three_models_are_carried_to_the_end_and_the_best_is_named(home, finishe
     run, _ = finished
     found = read_results(run / "results.json")
     assert found.control is not None
-    assert found.probe is not None
     assert {"accuracy", "nll"} <= found.probe.validation.keys()
-    for interval in (found.winner.interval, found.control.interval):
-        assert interval is not None
+    gap = found.probe.difference.interval
+    for interval in (found.winner.interval, found.control.interval, gap):
         assert interval.covers_seeds
-    gap = found.probe.difference
-    assert gap is not None
-    assert gap.interval.covers_seeds
-    assert gap.mean == pytest.approx(
-        found.winner.test["accuracy"].mean - found.probe.test["accuracy"].mean
-    )
+    winner, probe = (each.test["accuracy"].mean for each in (found.winner, found.probe))
+    assert found.probe.difference.mean == pytest.approx(winner - probe)
     assert {each.code for each in found.findings or ()} >= {"few_images"}
     best = best_on_validation(found)
     assert (run / "best-simple").is_dir() == (best != "winner")
