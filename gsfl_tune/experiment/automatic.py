@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from gsfl_tune.experiment import edit, nodes
 from gsfl_tune.experiment.fields import leaves
@@ -24,12 +23,6 @@ HEAD_ALONE = 30
 _HEAD, _FINETUNE = PLANNED[:2]
 
 
-@dataclass(frozen=True)
-class _Leaf:
-    path: str
-    value: int
-
-
 def resolve(root: Node) -> frozenset[str]:
     """Replaces every ``auto`` by a number.
 
@@ -40,36 +33,40 @@ def resolve(root: Node) -> frozenset[str]:
         Paths of the leaves whose value follows from a time budget: those with ``auto`` and, if
         there is a budget, those of `PLANNED` that the file leaves out.
     """
-    found = set()
-    for leaf in _automatic():
-        node = edit.find(root, leaf.path)
-        if node is not None and node.value == "auto":
-            value = HEAD_ALONE if leaf.path == _HEAD and _is_zero(root, _FINETUNE) else leaf.value
-            edit.put(root, leaf.path, nodes.as_node(value, node.file, node.line))
-            found.add(leaf.path)
+    left_out = {path for path in PLANNED if edit.find(root, path) is None}
+    left_out -= {
+        path
+        for choice_path, choice in edit.named_choices(root).items()
+        for option in choice.value["choice"].value.values()
+        for path in _paths(option, choice_path.rpartition(".")[0])
+    }
     budget = edit.find(root, "search.time_budget")
-    if budget is not None and budget.value is not None:
-        left_out = {path for path in PLANNED if edit.find(root, path) is None}
-        set_by_name = {
-            path
-            for choice_path, choice in edit.named_choices(root).items()
-            for option in choice.value["choice"].value.values()
-            for path in _paths(option, choice_path.rpartition(".")[0])
-        }
-        found |= left_out - set_by_name
-    return frozenset(found)
+    planned = left_out if budget is not None and budget.value is not None else set()
+    finetune = edit.find(root, _FINETUNE)
+    # Left out and not planned, it is the default: none.
+    alone = _FINETUNE in left_out - planned if finetune is None else finetune.value == 0
+    found = set()
+    for path, value in unplanned(alone=alone).items():
+        node = edit.find(root, path)
+        if node is not None and node.value == "auto":
+            edit.put(root, path, nodes.as_node(value, node.file, node.line))
+            found.add(path)
+    return frozenset(found | planned)
 
 
-def _is_zero(root: Node, path: str) -> bool:
-    node = edit.find(root, path)
-    return node is not None and node.value == 0
+def unplanned(*, alone: bool) -> dict[str, int]:
+    """Returns what ``auto`` is until a time budget is planned, by path.
 
-
-def _automatic() -> Iterator[_Leaf]:
-    for path, leaf in leaves().items():
-        for item in leaf.field.metadata:
-            if isinstance(item, Automatic):
-                yield _Leaf(path, item.value)
+    Args:
+        alone: Whether no finetune stage follows the head stage.
+    """
+    found = {
+        path: item.value
+        for path, leaf in leaves().items()
+        for item in leaf.field.metadata
+        if isinstance(item, Automatic)
+    }
+    return {**found, _HEAD: HEAD_ALONE} if alone else found
 
 
 def _paths(node: Node, prefix: str) -> Iterator[str]:

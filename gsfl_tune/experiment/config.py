@@ -154,8 +154,8 @@ class HeadStageConfig(OptimizerConfig):
     epochs: Annotated[int, Automatic(10)] = Field(
         30,
         ge=0,
-        description="Epochs; 0 leaves the stage out, `auto` is 10 (the default where "
-        "search.time_budget is given).",
+        description="Epochs; 0 leaves the stage out. `auto`, the default where search.time_budget "
+        "is given, is 10; without a finetune stage 30, or fewer where the budget is short.",
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
     batch_size: int = Field(64, ge=2, description="Images per optimiser step.")

@@ -204,8 +204,8 @@ def _in_conditions(node: Node) -> Iterator[tuple[str, Node]]:
 
 def replace_texts(root: Node, texts: Mapping[str, str]) -> None:
     """Replaces texts by others, wherever they are values: of leaves, in choices and conditions."""
-    children = root.value.values() if isinstance(root.value, dict) else root.value
     if isinstance(root.value, dict | list):
+        children = root.value.values() if isinstance(root.value, dict) else root.value
         for child in children:
             replace_texts(child, texts)
     elif isinstance(root.value, str):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gsfl_tune.arguments import instance, path_of, texts
 from gsfl_tune.experiment import edit, nodes
-from gsfl_tune.experiment.automatic import HEAD_ALONE, resolve
+from gsfl_tune.experiment.automatic import resolve, unplanned
 from gsfl_tune.experiment.checks import Checks, LeafCheck, locate
 from gsfl_tune.experiment.compile import compile_space
 from gsfl_tune.experiment.config import Config
@@ -187,10 +187,11 @@ class Experiment:
 
         Checks and prices of memory, disk and passes use the largest possible plan.
         """
-        alone = max(self.values("training.finetune.epochs")) == 0
-        alone = alone and "training.finetune.epochs" not in self.automatic
-        head = HEAD_ALONE if alone else 10
-        values = {"training.head.epochs": head, "training.finetune.epochs": 8}
+        if self.defaults().search.time_budget is None:
+            return self  # nothing is planned
+        path = "training.finetune.epochs"
+        alone = path not in self.automatic and max(self.values(path)) == 0
+        values = unplanned(alone=alone)
         wanted = {k: v for k, v in values.items() if k in self.automatic}
         return self.fixed(wanted) if wanted else self
 

@@ -96,5 +96,24 @@ def test_a_head_without_a_finetune_stage_gets_more_epochs():
     given = "name: a\ndata: {source: typefaces}\n"
     head = given + "training: {head: {epochs: auto}, finetune: {epochs: %s}}"
     assert [epochs(head % each) for each in (0, 8, "auto")] == [30, 10, 10]
+    # Left out it is none, unless the time or a named mapping decides.
+    alone = given + "training: {head: {epochs: auto}}\n"
+    assert epochs(alone) == 30
+    assert epochs(alone + "search: {time_budget: 1h}") == 10
+    named = "variant: {choice: {a: {finetune: {epochs: 0}}, b: {finetune: {epochs: 4}}}}"
+    assert epochs(alone.replace("}}", "}, " + named + "}")) == 10
     budget = "search: {time_budget: 10m}\ntraining: {finetune: {epochs: 0}}"
     assert Experiment.parse(given + budget).provisional().defaults().training.head.epochs == 30
+
+
+@pytest.mark.parametrize(
+    "finetune", ["", "finetune: {epochs: 0}", "finetune: {epochs: {choice: [0]}}"]
+)
+def test_without_a_budget_checks_price_the_epochs_that_are_trained(finetune):
+    given = "name: a\ndata: {source: typefaces}\n"
+    text = given + "training: {head: {epochs: auto}, " + finetune + "}"
+    experiment = Experiment.parse(text)
+    assert experiment.provisional().defaults() == experiment.defaults()
+    # Also where a call from Python takes the finetune stage away.
+    both = Experiment.parse(TEXT).fixed({"training.finetune.epochs": 0})
+    assert both.provisional().defaults() == both.defaults()

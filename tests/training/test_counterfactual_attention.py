@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from gsfl_tune.experiment import Experiment, UserError
-from gsfl_tune.export import bundle_from_network, load_bundle
 from gsfl_tune.training import Training
 from gsfl_tune.training.pricing.cost import largest_model
 from gsfl_tune.training.pricing.one_step import largest_config, rehearse
-from gsfl_tune.training.pricing.problems import cost_problems
 
-from .checks import check_resumes
+from .checks import NO_NEW_IMAGES, bundle_of, check_refused, check_resumes
 from .conftest import tiny_config
 from .test_training import run
 
@@ -66,16 +64,7 @@ def test_a_bundle_predicts_what_the_run_says(workspace, tmp_path, head):
     config = config.model_copy(update={"model": config.model.model_copy(update={"head": head})})
     training = run(Training(config, workspace, tmp_path / "training"))
     network, test = training.trained_network(), workspace.dataset.test
-    path = bundle_from_network(
-        tmp_path / "bundle",
-        network,
-        config,
-        classes=workspace.dataset.classes,
-        groups=training.groups,
-        side=test.side,
-        metrics={},
-    )
-    bundle = load_bundle(path, device="cpu")
+    bundle = bundle_of(training, tmp_path / "bundle")
     assert bundle.network.attention.settings == network.attention.settings
     predicted = torch.from_numpy(training.predict("test").logits)
     logits = bundle.runtime.logits(test.gather(np.arange(len(test))))
@@ -136,23 +125,7 @@ training:
 
 
 def test_what_does_not_go_together_is_said(workspace, tmp_path):
-    assert cost_problems(Experiment.parse(TEXT)) == []
-    for old, new, path, words in (
-        ("image_size: 64", "image_size: 64, views: 2", "data.views", "new images in every step"),
-        ("blocks: 1", "blocks: 1, mixup: 0.2", "training.finetune.mixup", "the one class"),
-        ("blocks: 1", "blocks: 1, cutmix: 1", "training.finetune.cutmix", "the one class"),
-        ("blocks: 1", "blocks: 1, snr: true", "training.finetune.snr", "allowed false"),
-        ("image_size: 64", "image_size: 32", "training.method", "a map of one position"),
-        (
-            "model: {backbone: test_efficientnet, ",
-            "model: {backbone: test_vit, pooling: cls, ",
-            "model.pooling",
-            "needs a feature map",
-        ),
-    ):
-        found = cost_problems(Experiment.parse(TEXT.replace(old, new), file="t.yaml"))
-        assert [each.path for each in found] == [path], (new, found)
-        assert words in str(found[0])
+    check_refused(TEXT, NO_NEW_IMAGES)
     with pytest.raises(UserError, match=r"data\.views: found 2 .* counterfactual_attention makes"):
         run(Training(config_of(data={"views": 2}), workspace, tmp_path))
 

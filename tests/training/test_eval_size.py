@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gsfl_tune.data import center_crop, square_side
-from gsfl_tune.export import bundle_from_network, load_bundle
 from gsfl_tune.training import Training, Workspace
 from gsfl_tune.training.fingerprint import fingerprint
 
+from .checks import bundle_of
 from .conftest import tiny_config
 from .test_training import assert_equal_states, run, state_of
 
@@ -84,16 +84,7 @@ def test_a_bundle_sees_images_as_the_test_did(cache_dir, tmp_path):
     test = workspace.dataset.test
     assert test.side == square_side(48), "pixels of the larger size are there"
     training = run(Training(config, workspace, tmp_path / "training"))
-    bundle_from_network(
-        tmp_path / "bundle",
-        training.trained_network(),
-        config,
-        classes=workspace.dataset.classes,
-        groups=training.groups,
-        side=test.side,
-        metrics={},
-    )
-    bundle = load_bundle(tmp_path / "bundle", device="cpu")
+    bundle = bundle_of(training, tmp_path / "bundle")
     assert bundle.preprocessing.image_size == 48
     found = bundle.predict(test.squares(np.arange(12)), top=1)
     logits = torch.from_numpy(training.predict("test").logits[:12])

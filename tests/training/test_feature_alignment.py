@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsfl_tune.experiment import Experiment
 from gsfl_tune.training import Training
 from gsfl_tune.training.pricing import training_work
-from gsfl_tune.training.pricing.problems import cost_problems
 
-from .checks import check_resumes
+from .checks import NO_NEW_IMAGES, check_refused, check_resumes
 from .conftest import tiny_config
 from .test_training import run
 
@@ -62,13 +60,4 @@ training:
 
 
 def test_what_does_not_go_together_is_said():
-    assert cost_problems(Experiment.parse(TEXT)) == []
-    for old, new, path, words in (
-        ("image_size: 64", "image_size: 64, views: 2", "data.views", "new images in every step"),
-        ("blocks: 1", "blocks: 1, mixup: 0.2", "training.finetune.mixup", "the one class"),
-        ("blocks: 1", "blocks: 1, snr: true", "training.finetune.snr", "allowed false"),
-        ("image_size: 64", "image_size: 32", "training.method", "a map of one position"),
-    ):
-        found = cost_problems(Experiment.parse(TEXT.replace(old, new), file="t.yaml"))
-        assert [each.path for each in found] == [path], (new, found)
-        assert words in str(found[0])
+    check_refused(TEXT, NO_NEW_IMAGES)

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
-from gsfl_tune.export import bundle_from_network, load_bundle
 from gsfl_tune.training import Training
 from gsfl_tune.training.pricing.cost import largest_model, term_bytes
 from gsfl_tune.training.pricing.problems import cost_problems
 
-from .checks import check_cached_as_whole, check_resumes
+from .checks import bundle_of, check_cached_as_whole, check_resumes
 from .conftest import tiny_config
 
 FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 2, "snr": True, "learning_rate": 0.01}
@@ -38,16 +37,7 @@ def test_resuming_equals_never_having_stopped(workspace, tmp_path, views):
     module = network.backbone.restitution
     assert (module.scale - 1).abs().max() > 1e-3
     assert module.gate[2].weight.abs().max() > 0
-    path = bundle_from_network(
-        tmp_path / "bundle",
-        network,
-        config,
-        classes=workspace.dataset.classes,
-        groups=training.groups,
-        side=workspace.dataset.test.side,
-        metrics={},
-    )
-    bundle = load_bundle(path, device="cpu")
+    bundle = bundle_of(training, tmp_path / "bundle")
     found = bundle.predict(workspace.dataset.test.squares(np.arange(4)), top=1)
     logits = torch.from_numpy(training.predict("test").logits[:4])
     wanted = logits.softmax(dim=1).amax(dim=1).tolist()

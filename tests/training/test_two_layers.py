@@ -9,12 +9,11 @@ from torch.nn import functional
 
 from gsfl_tune.evidence.gradcam import activation_maps, class_score
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import bundle_from_network, load_bundle
 from gsfl_tune.models import create_backbone
 from gsfl_tune.training import Training
 from gsfl_tune.training.fingerprint import fingerprint
 
-from .checks import check_cached_as_whole, check_resumes
+from .checks import bundle_of, check_cached_as_whole, check_resumes
 from .conftest import tiny_config
 from .test_training import run
 
@@ -122,16 +121,8 @@ def test_the_bundle_and_the_maps_of_the_evidence_are_those_of_the_trained_networ
     )
     training = run(Training(config, workspace, tmp_path / "t"))
     network, test = training.trained_network(), workspace.dataset.test
-    path = bundle_from_network(
-        tmp_path / "bundle",
-        network,
-        config,
-        classes=workspace.dataset.classes,
-        groups=training.groups,
-        side=test.side,
-        metrics={},
-    )
-    found = load_bundle(path, device="cpu").predict(test.squares(np.arange(4)), top=1)
+    bundle = bundle_of(training, tmp_path / "bundle")
+    found = bundle.predict(test.squares(np.arange(4)), top=1)
     logits = torch.from_numpy(training.predict("test").logits[:4])
     wanted = logits.softmax(dim=1).amax(dim=1).tolist()
     assert [each.probabilities[0] for each in found] == pytest.approx(wanted, abs=2e-3)

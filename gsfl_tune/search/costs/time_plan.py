@@ -349,11 +349,11 @@ def _choices(asked: Asked) -> Iterator[tuple[int, int, int, int]]:
     """Yields epochs of both stages, finalists and seeds that the file allows, best choice first."""
     heads = _HEAD_ONLY if asked.finetune_epochs == 0 else _HEAD_FIRST
     most, *fewer = heads if asked.head_epochs is None else (asked.head_epochs,)
-    least = (0, 0, 0)
-    for least in _after_the_head(asked):
-        yield most, *least
+    rest = list(_after_the_head(asked))
+    for each in rest:
+        yield most, *each
     for epochs in fewer:
-        yield epochs, *least
+        yield epochs, *rest[-1]
 
 
 def _after_the_head(asked: Asked) -> Iterator[tuple[int, int, int]]:

@@ -31,8 +31,9 @@ _EVIDENCE_IMAGE = 0.002
 _PROBE_NUMBER = 3e-8
 # Most test and training images that the evidence runs through a trained network.
 _EVIDENCE_IMAGES = (2000, 2048)
-# Time of an operation there, to that of one in a training, which goes backward too: by the two
-# searches with three seeds.
+# A pass without a step backward does more operations a second than a training: its time by the
+# training's speed is multiplied by this. It fits the two searches with three seeds in
+# benchmarks/results/budgeted.jsonl, whose evidence is mostly such passes.
 _FORWARD_ALONE = 0.77
 # Start of a process before one was measured, and how many measurements are kept.
 _START_SECONDS = 6.0

@@ -20,9 +20,9 @@ ADAIN = 2500.0
 
 
 def changes_work(config: Config, method: Method, sizes: Sequence[int]) -> float:
-    """Returns the operations of changing what a step sees of each labelled image.
+    """Returns the operations of changing the images of a step, divided by its labelled ones.
 
-    Transforms of packages are not known, and count nothing.
+    Images without labels count too. Transforms of packages are not known, and count nothing.
 
     Args:
         config: The configuration, of a finetune stage that sees images.

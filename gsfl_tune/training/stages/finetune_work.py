@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -65,11 +66,8 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     maps = [(each.channels, each.places) for each in method_layers(config, method)]
     views, passes = method.views * method.passes_through(len(maps)), method.head_passes
     pooling = pooling_class(model.pooling).operations(channels_of_pooling(config)[0])
-    each = [
-        _of_epoch(config, unfrozen_blocks(epoch, stage.unfreeze), side, blocks, cached)
-        for epoch, side in enumerate(training_sizes(config))
-    ]
-    passed, updated = (math.fsum(values) / len(each) for values in zip(*each, strict=True))
+    sizes = training_sizes(config)
+    passed, updated = _of_stage(config, sizes, blocks, cached)
     taught = 0.0
     if config.training.teacher and config.loss.distill.weight and not cached:
         taught = backbone_work(*_pass_of(config.training.teacher)).frozen
@@ -96,10 +94,12 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     known = {ATTRIBUTES: attribute_count(config.data.attribute_columns)}
     through += STEP * method.operations(maps, stage.batch_size, known)
     if not cached:
-        through += changes_work(config, method, training_sizes(config))
-    # A pass of the weak view without gradients, and one of the strong view.
-    weak = whole.trained + pooling + whole.frozen + 2 * head
-    through += method.unlabelled * (weak + passed + STEP * pooling + 2 * STEP * head)
+        through += changes_work(config, method, sizes)
+    if method.unlabelled:
+        # A pass of the weak view without gradients, and one of the strong view, of full size both.
+        weak = whole.trained + pooling + whole.frozen + 2 * head
+        strong, _ = _of_stage(config, (size,) * len(sizes), blocks, cached)
+        through += method.unlabelled * (weak + strong + STEP * pooling + 2 * STEP * head)
     operations = (
         train * (through + taught)
         + renewed * seen
@@ -115,6 +115,26 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     if not cached and restorer_work(config):
         kind += ("restorer",)
     return Work("finetune", kind, operations, steps, stage.epochs)
+
+
+def _of_stage(
+    config: Config, sizes: Sequence[int], blocks: int | Literal["all"], cached: bool
+) -> tuple[float, float]:
+    """Prices the backbone in the finetune stage: means over epochs of what `_of_epoch` returns.
+
+    Args:
+        config: The configuration.
+        sizes: Side of the images in each epoch, in pixels.
+        blocks: Number of blocks that are trained in the end.
+        cached: Whether activations in front of them are cached.
+    """
+    unfreeze = config.training.finetune.unfreeze
+    each = [
+        _of_epoch(config, unfrozen_blocks(epoch, unfreeze), side, blocks, cached)
+        for epoch, side in enumerate(sizes)
+    ]
+    passed, updated = (math.fsum(values) / len(each) for values in zip(*each, strict=True))
+    return passed, updated
 
 
 def _of_epoch(

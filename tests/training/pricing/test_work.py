@@ -202,6 +202,18 @@ def test_fixmatch_changes_strong_views_and_labelled_images_weakly():
     assert more == pytest.approx(swapped)
 
 
+def test_images_without_labels_do_not_grow_with_the_others():
+    def of(method, start):
+        stage = {"epochs": 2, "start_size": start, "blocks": 2, "unfreeze": 1}
+        training = {"method": method, "finetune": stage, "fixmatch": {"mu": 7}}
+        changes = {"data": {"image_size": 64, "eval_image_size": 64}, "training": training}
+        return stages(**changes)["finetune"].operations
+
+    assert of("single", 0.5) < of("single", 1)
+    further = of("fixmatch", 1) - of("single", 1)
+    assert of("fixmatch", 0.5) - of("single", 0.5) == pytest.approx(further)
+
+
 def test_every_scale_costs_a_pass_and_its_gradients_through_frozen_blocks():
     def of(scales, blocks="all", evaluated=64):
         changes = {"finetune": {"epochs": 2, "blocks": blocks}}
