@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,10 @@ class HubWeights:
         arguments: Names of the arguments with which the authors change what the model computes.
         mean: Mean of the inputs, per channel; None where it is not stated.
         std: Standard deviation of these inputs.
-        stated: Licence in small letters, by who states it: the model card, then ``config.json``.
+        stated: Licences in small letters, each with who states it: the model card, then
+            ``config.json``. All of them bind.
+        unread: Why the model card could not be read, so that it may state another licence; empty
+            if it was, or there is none.
         files: Names of files that may hold the tensors, the best first.
     """
 
@@ -73,7 +76,8 @@ class HubWeights:
     arguments: tuple[str, ...]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
-    stated: Mapping[str, str]
+    stated: tuple[tuple[str, str], ...]
+    unread: str
     files: tuple[str, ...]
 
     def problem(self, backbone: str) -> str | None:
@@ -194,13 +198,15 @@ def _described(place: HubPlace, file: Path) -> HubWeights:
     named = config.get("hf_hub_filename")
     own = [named] if isinstance(named, str) and re.fullmatch(r"[\w-][\w.-]*", named) else []
     files = [each for each in own if each.endswith(_SUFFIXES)] + list(_FILES)
+    in_card, unread = _licences_of_card(place)
     return HubWeights(
         place,
         architecture(name),
         tuple(sorted(each for each in map(str, arguments) if each not in _HARMLESS)),
         _statistics(config.get("mean")),
         _statistics(config.get("std")),
-        _stated(place, config.get("license")),
+        _stated(in_card, config.get("license")),
+        unread,
         tuple(sorted(dict.fromkeys(files), key=lambda each: not each.endswith(".safetensors"))),
     )
 
@@ -213,30 +219,33 @@ def _statistics(found: Any) -> tuple[float, ...] | None:
     return values if len(values) == 3 else None
 
 
-def _stated(place: HubPlace, in_config: Any) -> dict[str, str]:
-    """Returns the licences that a repository states, by who states them."""
-    found = {"its model card": _licence_of_card(place), f"its {CONFIG}": in_config}
-    return {
-        who: name.strip().lower()
-        for who, name in found.items()
+def _stated(in_card: Any, in_config: Any) -> tuple[tuple[str, str], ...]:
+    """Returns the licences that a repository states, each with who states it."""
+    found = {"its model card": in_card, f"its {CONFIG}": in_config}
+    return tuple(
+        (name.strip().lower(), who)
+        for who, names in found.items()
+        for name in (names if isinstance(names, list) else [names])
         if isinstance(name, str) and name.strip().lower() not in ("", "unknown")
-    }
+    )
 
 
-def _licence_of_card(place: HubPlace) -> Any:
+def _licences_of_card(place: HubPlace) -> tuple[Any, str]:
+    """Returns what a model card states as licence, and why it could not be read, if so."""
     try:
         file = _fetch(place, CARD)
+    except WeightsError as error:
+        return None, str(error)
+    try:
         text = "" if file is None else file.read_text(encoding="utf-8")
         head = _HEAD.match(text)
         about = yaml.safe_load(head[1]) if head else None
-    except (WeightsUnavailable, OSError, ValueError, yaml.YAMLError):
-        return None
+    except (OSError, ValueError, yaml.YAMLError):
+        return None, ""
     if not isinstance(about, dict):
-        return None
+        return None, ""
     name = about.get("license")
-    if isinstance(name, list) and len(name) == 1:
-        name = name[0]
-    return about.get("license_name", name) if name == "other" else name
+    return (about.get("license_name", name) if name in ("other", ["other"]) else name), ""
 
 
 def _kept(place: HubPlace, name: str) -> Path | bool | None:
