@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from torch import nn
 
 from gsfl_tune.activity import activity
 from gsfl_tune.hub_names import HubPlace, hub_place
+from gsfl_tune.models.hub_client import Raised, client_errors, endpoint, without_bars
 from gsfl_tune.models.weights import (
     WeightsError,
     WeightsUnavailable,
@@ -52,6 +51,9 @@ _log = logging.getLogger("gsfl_tune.models")
 
 class HubUnreachable(WeightsUnavailable):
     """Raised where the hub does not answer, or must not be asked, and the cache lacks a file."""
+
+
+_RAISED = Raised(WeightsError, WeightsUnavailable, HubUnreachable)
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,12 @@ def _fetch(place: HubPlace, name: str) -> Path | None:
 
     if place.pinned and (kept := _kept(place, name)) is not None:
         return kept if isinstance(kept, Path) else None
-    with _problems(place), activity(f"downloading {name} of {place}"), without_bars():
+    offline = (
+        "without a network: what was loaded before and is named with its full commit, "
+        f"{place.repository}@COMMIT, or a file"
+    )
+    said = client_errors(place, _RAISED, offline=offline)
+    with said, activity(f"downloading {name} of {place}"), without_bars():
         HfApi(endpoint=endpoint()).model_info(
             place.repository, revision=place.revision, timeout=_SECONDS
         )
@@ -286,78 +293,3 @@ def _fetch(place: HubPlace, name: str) -> Path | None:
         except errors.RemoteEntryNotFoundError:
             return None
     return Path(found)
-
-
-def endpoint() -> str | None:
-    """Returns the address of the hub, if ``HF_ENDPOINT`` sets another one."""
-    return os.environ.get("HF_ENDPOINT") or None
-
-
-@contextmanager
-def _problems(place: HubPlace) -> Iterator[None]:
-    """Turns errors of the hub's client into a sentence that says what to do.
-
-    Raises:
-        WeightsError: In place of them.
-    """
-    from huggingface_hub import errors
-
-    where = endpoint() or "https://huggingface.co"
-    offline = (
-        "; without a network: what was loaded before and is named with its full commit, "
-        f"{place.repository}@COMMIT, or a file"
-    )
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise WeightsUnavailable(
-            f"{place}: its owner must let you in first: ask at {where}/{place.repository}, and "
-            "give your token in HF_TOKEN or by `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise WeightsUnavailable(
-            f"{place}: found no such model at {where}, or it is private and the token does not "
-            "open it; allowed: a public one, or a token in HF_TOKEN or of `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise WeightsError(f"{place}: the model has no revision {place.revision}") from error
-    except errors.HFValidationError as error:
-        raise WeightsError(f"{place}: no name of a model ({_line(error)})") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise WeightsUnavailable(
-                f"{place}: {where} refuses it ({status}); allowed: a token that may read it, in "
-                "HF_TOKEN or of `hf auth login`"
-            ) from error
-        said = error.server_message or _line(error)
-        raise HubUnreachable(f"{place}: {where} answered {status} ({said}){offline}") from error
-    except (errors.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise HubUnreachable(
-            f"{place}: {where} cannot be reached ({_line(error)}){offline}"
-        ) from error
-    except OSError as error:  # of the disk, or of what is no hub
-        raise WeightsUnavailable(f"{place}: {error.strerror or _line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Switches the client's progress bars off: the command shows what it does itself."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
