@@ -1,4 +1,8 @@
-"""Names of weights on the Hugging Face hub, as timm writes them: ``hf-hub:OWNER/NAME``."""
+"""Names of models on the Hugging Face hub.
+
+Those of weights are written as timm writes them, ``hf-hub:OWNER/NAME``. Those of bundles are read
+in `gsfl_tune.export.hub`.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +25,15 @@ class HubPlace:
     Attributes:
         repository: ``OWNER/NAME``.
         revision: A branch, tag or commit; None for the newest commit.
+        scheme: What its name begins with.
     """
 
     repository: str
     revision: str | None = None
+    scheme: str = SCHEME
 
     def __str__(self) -> str:
-        return f"{SCHEME}{self.repository}" + (f"@{self.revision}" if self.revision else "")
+        return f"{self.scheme}{self.repository}" + (f"@{self.revision}" if self.revision else "")
 
     @property
     def pinned(self) -> bool:

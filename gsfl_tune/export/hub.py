@@ -9,40 +9,28 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from gsfl_tune.activity import activity
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.files import BundleError
-from gsfl_tune.experiment.errors import UserError, first_line
-from gsfl_tune.models.hub import endpoint, without_bars
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.hub_names import HubPlace
+from gsfl_tune.models.hub_client import Raised, client_errors, endpoint, without_bars
 
 _PLAIN = (*files.REQUIRED, files.CARD)
 _TENSORS = (files.MODEL, files.SHARED, files.NEIGHBOURS)
+_SCHEME = "hf://"
 # As a `Path`, `hf://` has one slash.
 _PLACE = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@(\S+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+USER_ERRORS = Raised(UserError, UserError, UserError)
+_OFFLINE = (
+    "a bundle that was loaded before needs no network if it is named with its full commit, "
+    "hf://OWNER/NAME@COMMIT"
+)
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class HubPlace:
-    """Names a bundle on the hub.
-
-    Attributes:
-        repository: ``OWNER/NAME``.
-        revision: A branch, tag or commit; None for the newest commit.
-    """
-
-    repository: str
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        return f"hf://{self.repository}" + (f"@{self.revision}" if self.revision else "")
 
 
 def hub_place(path: str | Path) -> HubPlace | None:
@@ -60,7 +48,17 @@ def hub_place(path: str | Path) -> HubPlace | None:
             f"{text}: found no bundle of the hub, allowed: hf://OWNER/NAME or "
             "hf://OWNER/NAME@REVISION"
         )
-    return HubPlace(found[1], found[2])
+    return bundle_place(found[1], found[2])
+
+
+def bundle_place(repository: str, revision: str | None = None) -> HubPlace:
+    """Returns the place of a bundle on the hub.
+
+    Args:
+        repository: ``OWNER/NAME``.
+        revision: A branch, tag or commit; None for the newest commit.
+    """
+    return HubPlace(repository, revision, _SCHEME)
 
 
 def fetch(place: HubPlace) -> tuple[Path, HubPlace]:
@@ -81,17 +79,17 @@ def fetch(place: HubPlace) -> tuple[Path, HubPlace]:
     """
     from huggingface_hub import HfApi
 
-    if place.revision is not None and _COMMIT.fullmatch(place.revision):
-        with problems(place):
+    if place.pinned:
+        with _problems(place):
             folder = _cached(place)
         if folder is not None:
             return folder, place
-    with problems(place), activity(f"downloading {place}"), without_bars():
+    with _problems(place), activity(f"downloading {place}"), without_bars():
         api = HfApi(endpoint=endpoint())
         commit = api.model_info(place.repository, revision=place.revision).sha
         if commit is None:
             raise UserError(f"{place}: {api.endpoint} names no commit of it")
-        pinned = HubPlace(place.repository, commit)
+        pinned = bundle_place(place.repository, commit)
         _check(_download(pinned, _PLAIN), pinned)
         folder = _download(pinned, (*_PLAIN, *_TENSORS))
     if pinned != place:
@@ -110,6 +108,10 @@ def _cached(place: HubPlace) -> Path | None:
     return folder if (folder / files.MODEL).is_file() else None
 
 
+def _problems(place: HubPlace) -> AbstractContextManager[None]:
+    return client_errors(place, USER_ERRORS, offline=_OFFLINE)
+
+
 def _download(place: HubPlace, names: tuple[str, ...], *, local: bool = False) -> Path:
     from huggingface_hub import snapshot_download
 
@@ -121,52 +123,6 @@ def _download(place: HubPlace, names: tuple[str, ...], *, local: bool = False) -
         local_files_only=local,
     )
     return Path(found)
-
-
-@contextmanager
-def problems(place: HubPlace) -> Iterator[None]:
-    """Turns errors of the hub's client into a sentence that says what to do.
-
-    Raises:
-        UserError: In place of them.
-    """
-    from huggingface_hub import errors
-
-    where = endpoint() or "https://huggingface.co"
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise UserError(
-            f"{place}: its owner must let you in first: ask at {where}/{place.repository}"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(
-            f"{place}: found no such model at {where}, or it is private and the token does not "
-            "open it; allowed: a public one, or a token in HF_TOKEN or of `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{place}: the model has no revision {place.revision}") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise UserError(
-                f"{place}: {where} refuses it ({status}): the name belongs to somebody else, or "
-                "the token may not do this; allowed: OWNER is you or an organization of yours, "
-                "and the token has write access"
-            ) from error
-        said = error.server_message or first_line(error)
-        raise UserError(f"{place}: {where} answered {status} ({said})") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise UserError(
-            f"{place}: {where} cannot be reached, and this bundle is not in the cache"
-        ) from error
-    except errors.HFValidationError as error:
-        raise UserError(f"{place}: no name of a model ({first_line(error)})") from error
-    except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:
-        raise UserError(
-            f"{place}: {where} cannot be reached ({first_line(error)}); a bundle that was loaded "
-            "before needs no network if it is named with its full commit, hf://OWNER/NAME@COMMIT"
-        ) from error
 
 
 def _check(folder: Path, place: HubPlace) -> None:

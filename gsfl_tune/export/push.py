@@ -12,9 +12,10 @@ from typing import Any
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.hub import HubPlace, problems
+from gsfl_tune.export.hub import USER_ERRORS, bundle_place
 from gsfl_tune.export.hub_metadata import card_metadata
-from gsfl_tune.models.hub import endpoint
+from gsfl_tune.hub_names import HubPlace
+from gsfl_tune.models.hub_client import address, client_errors, endpoint
 from gsfl_tune.run.layout import RunDirectory
 
 # What a bundle consists of: nothing else of its directory is published.
@@ -23,6 +24,10 @@ _FILES = (*files.REQUIRED, files.CARD, *_MODELS, files.SHARED, files.NEIGHBOURS)
 # What the hub itself puts into a repository.
 _OF_THE_HUB = {".gitattributes", files.CARD}
 _MAIN = "main"
+_WRITE = (
+    "the name belongs to somebody else, or the token may not do this; allowed: OWNER is you or an "
+    "organization of yours, and the token has write access"
+)
 # Paths that name a folder of this machine in another way.
 _PLACE = re.compile(r"~[\w.-]*/|\$(\w+|\{\w+\})/|file:", re.IGNORECASE)
 # User and password of a URL, and its query.
@@ -79,7 +84,7 @@ def push(
 
     folder = _bundle_of(Path(source))
     description = _checked(folder)
-    place = HubPlace(name.removeprefix("hf://"), revision)
+    place = bundle_place(name.removeprefix("hf://"), revision)
     if get_token() is None:
         raise UserError(
             f"{place}: found no token of the hub, allowed: HF_TOKEN, or `hf auth login` (a token "
@@ -88,10 +93,10 @@ def push(
     contents = _contents(folder, description, licence)
     if files.NEIGHBOURS in contents:
         say(f"{files.NEIGHBOURS} holds thumbnails of training images: they are published too")
-    with problems(place):
+    with client_errors(place, USER_ERRORS, access=_WRITE):
         api = HfApi(endpoint=endpoint(), library_name="gsfl-tune")
         repository = str(api.create_repo(place.repository, private=private, exist_ok=True).repo_id)
-        place = HubPlace(repository, revision)
+        place = bundle_place(repository, revision)
         if private and not api.model_info(repository).private:
             raise UserError(
                 f"{place}: is public already, found --private; allowed: make it private on its "
@@ -116,8 +121,8 @@ def push(
             commit_message=message or f"Bundle of {description['experiment'].get('name', 'a run')}",
             revision=revision,
         )
-    done = HubPlace(repository, str(commit.oid))
-    url = f"{endpoint() or 'https://huggingface.co'}/{repository}"
+    done = bundle_place(repository, str(commit.oid))
+    url = f"{address()}/{repository}"
     return Pushed(done, url, list(contents))
 
 

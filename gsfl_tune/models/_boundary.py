@@ -94,12 +94,12 @@ def _cut_streams(model: TwoStreams, example: Tensor) -> Halves:
 
 def _cut_layers(model: TwoLayers, example: Tensor) -> Halves:
     whole = cut_in_front(model.whole, example)
-    _ = model.seen.take()  # of the pass that has found the place
     size = (example.shape[2], example.shape[3])
     with torch.no_grad():
+        # The pass that has found the boundary was one of the whole model.
+        output = model.join(whole.output, model.seen.take(), size)
         _ = run_prefix(whole.prefix, example, "map")
         second = model.seen.take()
-        output = model.forward_features(example)
     if second is None:  # the second layer is behind the boundary, or there
         suffix = _with(model, {"whole": whole.suffix})
         return Halves(whole.prefix, suffix, whole.activations, output)

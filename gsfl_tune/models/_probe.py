@@ -216,11 +216,11 @@ def map_shape(name: str, image_size: int, reads: Reads = "map") -> tuple[int, in
     facts, names = probe(name, reads), stream_names(name)
     whole, following = second_layer_of(name)
     if following:
-        shapes = [map_shape(whole, image_size), _layer_at(whole, following, image_size)[1]]
-        return facts.channels, *(min(sides) for sides in list(zip(*shapes, strict=True))[1:])
+        return _joined_shape(
+            facts, map_shape(whole, image_size), _layer_at(whole, following, image_size)[1]
+        )
     if len(names) > 1:
-        shapes = [map_shape(each, image_size, reads) for each in names]
-        return facts.channels, *(min(sides) for sides in list(zip(*shapes, strict=True))[1:])
+        return _joined_shape(facts, *(map_shape(each, image_size, reads) for each in names))
     try:
         model, features = _forward(name, dict(facts.options), image_size, "meta", reads)
         if reads == "head":
@@ -232,6 +232,11 @@ def map_shape(name: str, image_size: int, reads: Reads = "map") -> tuple[int, in
         ) from error
     shape = to_map(features, facts, image_size, image_size).shape
     return shape[1], shape[2], shape[3]
+
+
+def _joined_shape(facts: BackboneFacts, *shapes: tuple[int, int, int]) -> tuple[int, int, int]:
+    _, height, width = (min(sides) for sides in zip(*shapes, strict=True))
+    return facts.channels, height, width
 
 
 def _forward(

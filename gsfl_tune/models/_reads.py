@@ -60,6 +60,12 @@ def full_precision(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+def of_unit_size(maps: Tensor) -> Tensor:
+    """Divides maps (B, C, h, w) by the root mean square of each image, in full precision."""
+    values = full_precision(maps)
+    return values / (values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-6)
+
+
 def with_gradient_in_layout(maps: Tensor) -> Tensor:
     """Gives the gradient of maps (B, C, h, w) with the channels last in memory the same layout.
 

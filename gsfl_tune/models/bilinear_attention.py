@@ -25,10 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gsfl_tune.models._reads import full_precision, no_autocast
+from gsfl_tune.models._reads import full_precision, no_autocast, of_unit_size
 from gsfl_tune.models.pooling import signed_sqrt
-
-_TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,7 @@ class BilinearAttention(nn.Module):
             instead: (B, M, h, w) attention in place of the module's own.
         """
         with no_autocast(maps.device.type):
-            values = full_precision(maps)
-            size = values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-            values = (values / (size + _TINY)).to(self.join.dtype)
+            values = of_unit_size(maps).to(self.join.dtype)
             attention = self._attention(values) if instead is None else full_precision(instead)
             described = full_precision(self.describe(values)).flatten(2)
             seen = attention.flatten(2) @ described.transpose(1, 2) / described.shape[2]

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from torch import nn
 
 from gsfl_tune.activity import activity
 from gsfl_tune.hub_names import HubPlace, hub_place
+from gsfl_tune.models.hub_client import Raised, client_errors, endpoint, without_bars
 from gsfl_tune.models.weights import (
     WeightsError,
     WeightsUnavailable,
@@ -54,6 +53,9 @@ class HubUnreachable(WeightsUnavailable):
     """Raised where the hub does not answer, or must not be asked, and the cache lacks a file."""
 
 
+_RAISED = Raised(WeightsError, WeightsUnavailable, HubUnreachable)
+
+
 @dataclass(frozen=True)
 class HubWeights:
     """Describes weights on the hub, without their tensors.
@@ -64,7 +66,10 @@ class HubWeights:
         arguments: Names of the arguments with which the authors change what the model computes.
         mean: Mean of the inputs, per channel; None where it is not stated.
         std: Standard deviation of these inputs.
-        stated: Licence in small letters, by who states it: the model card, then ``config.json``.
+        stated: Licences in small letters, each with who states it: the model card, then
+            ``config.json``. All of them bind.
+        unread: Why the model card could not be read, so that it may state another licence; empty
+            if it was, or there is none.
         files: Names of files that may hold the tensors, the best first.
     """
 
@@ -73,7 +78,8 @@ class HubWeights:
     arguments: tuple[str, ...]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
-    stated: Mapping[str, str]
+    stated: tuple[tuple[str, str], ...]
+    unread: str
     files: tuple[str, ...]
 
     def problem(self, backbone: str) -> str | None:
@@ -194,13 +200,15 @@ def _described(place: HubPlace, file: Path) -> HubWeights:
     named = config.get("hf_hub_filename")
     own = [named] if isinstance(named, str) and re.fullmatch(r"[\w-][\w.-]*", named) else []
     files = [each for each in own if each.endswith(_SUFFIXES)] + list(_FILES)
+    in_card, unread = _licences_of_card(place)
     return HubWeights(
         place,
         architecture(name),
         tuple(sorted(each for each in map(str, arguments) if each not in _HARMLESS)),
         _statistics(config.get("mean")),
         _statistics(config.get("std")),
-        _stated(place, config.get("license")),
+        _stated(in_card, config.get("license")),
+        unread,
         tuple(sorted(dict.fromkeys(files), key=lambda each: not each.endswith(".safetensors"))),
     )
 
@@ -213,30 +221,33 @@ def _statistics(found: Any) -> tuple[float, ...] | None:
     return values if len(values) == 3 else None
 
 
-def _stated(place: HubPlace, in_config: Any) -> dict[str, str]:
-    """Returns the licences that a repository states, by who states them."""
-    found = {"its model card": _licence_of_card(place), f"its {CONFIG}": in_config}
-    return {
-        who: name.strip().lower()
-        for who, name in found.items()
+def _stated(in_card: Any, in_config: Any) -> tuple[tuple[str, str], ...]:
+    """Returns the licences that a repository states, each with who states it."""
+    found = {"its model card": in_card, f"its {CONFIG}": in_config}
+    return tuple(
+        (name.strip().lower(), who)
+        for who, names in found.items()
+        for name in (names if isinstance(names, list) else [names])
         if isinstance(name, str) and name.strip().lower() not in ("", "unknown")
-    }
+    )
 
 
-def _licence_of_card(place: HubPlace) -> Any:
+def _licences_of_card(place: HubPlace) -> tuple[Any, str]:
+    """Returns what a model card states as licence, and why it could not be read, if so."""
     try:
         file = _fetch(place, CARD)
+    except WeightsError as error:
+        return None, str(error)
+    try:
         text = "" if file is None else file.read_text(encoding="utf-8")
         head = _HEAD.match(text)
         about = yaml.safe_load(head[1]) if head else None
-    except (WeightsUnavailable, OSError, ValueError, yaml.YAMLError):
-        return None
+    except (OSError, ValueError, yaml.YAMLError):
+        return None, ""
     if not isinstance(about, dict):
-        return None
+        return None, ""
     name = about.get("license")
-    if isinstance(name, list) and len(name) == 1:
-        name = name[0]
-    return about.get("license_name", name) if name == "other" else name
+    return (about.get("license_name", name) if name in ("other", ["other"]) else name), ""
 
 
 def _kept(place: HubPlace, name: str) -> Path | bool | None:
@@ -266,7 +277,12 @@ def _fetch(place: HubPlace, name: str) -> Path | None:
 
     if place.pinned and (kept := _kept(place, name)) is not None:
         return kept if isinstance(kept, Path) else None
-    with _problems(place), activity(f"downloading {name} of {place}"), without_bars():
+    offline = (
+        "without a network: what was loaded before and is named with its full commit, "
+        f"{place.repository}@COMMIT, or a file"
+    )
+    said = client_errors(place, _RAISED, offline=offline)
+    with said, activity(f"downloading {name} of {place}"), without_bars():
         HfApi(endpoint=endpoint()).model_info(
             place.repository, revision=place.revision, timeout=_SECONDS
         )
@@ -277,78 +293,3 @@ def _fetch(place: HubPlace, name: str) -> Path | None:
         except errors.RemoteEntryNotFoundError:
             return None
     return Path(found)
-
-
-def endpoint() -> str | None:
-    """Returns the address of the hub, if ``HF_ENDPOINT`` sets another one."""
-    return os.environ.get("HF_ENDPOINT") or None
-
-
-@contextmanager
-def _problems(place: HubPlace) -> Iterator[None]:
-    """Turns errors of the hub's client into a sentence that says what to do.
-
-    Raises:
-        WeightsError: In place of them.
-    """
-    from huggingface_hub import errors
-
-    where = endpoint() or "https://huggingface.co"
-    offline = (
-        "; without a network: what was loaded before and is named with its full commit, "
-        f"{place.repository}@COMMIT, or a file"
-    )
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise WeightsUnavailable(
-            f"{place}: its owner must let you in first: ask at {where}/{place.repository}, and "
-            "give your token in HF_TOKEN or by `hf auth login`"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise WeightsUnavailable(
-            f"{place}: found no such model at {where}, or it is private and the token does not "
-            "open it; allowed: a public one, or a token in HF_TOKEN or of `hf auth login`"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise WeightsError(f"{place}: the model has no revision {place.revision}") from error
-    except errors.HFValidationError as error:
-        raise WeightsError(f"{place}: no name of a model ({_line(error)})") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise WeightsUnavailable(
-                f"{place}: {where} refuses it ({status}); allowed: a token that may read it, in "
-                "HF_TOKEN or of `hf auth login`"
-            ) from error
-        said = error.server_message or _line(error)
-        raise HubUnreachable(f"{place}: {where} answered {status} ({said}){offline}") from error
-    except (errors.HTTPError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise HubUnreachable(
-            f"{place}: {where} cannot be reached ({_line(error)}){offline}"
-        ) from error
-    except OSError as error:  # of the disk, or of what is no hub
-        raise WeightsUnavailable(f"{place}: {error.strerror or _line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Switches the client's progress bars off: the command shows what it does itself."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    if are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()

@@ -69,15 +69,18 @@ def licence(backbone: str, weights: str) -> Licence:
 
 def _licence_on_hub(place: HubPlace) -> Licence:
     try:
-        stated = look_up(place).stated
+        found = look_up(place)
     except WeightsError as error:
         return Licence(UNKNOWN, str(error))
-    if not stated:
+    if found.unread:
+        return Licence(UNKNOWN, found.unread)
+    if not found.stated:
         return Licence(UNKNOWN, f"{place} states none")
     # Weights that were trained further have a card of their own: both licences bind.
-    by_name = {name: who for who, name in reversed(list(stated.items()))}
+    by_name = dict(reversed(found.stated))
     names = sorted(by_name)
-    return Licence(_AND.join(names), f"stated by {_AND.join(by_name[each] for each in names)}")
+    who = dict.fromkeys(by_name[each] for each in names)
+    return Licence(_AND.join(names), f"stated by {_AND.join(who)}")
 
 
 def licence_problem(backbone: str, weights: Weights, allowed: Sequence[str]) -> str | None:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gsfl_tune.models._reads import full_precision, no_autocast
+from gsfl_tune.models._reads import full_precision, no_autocast, of_unit_size
 
 # Side of a box to start with, as a share of the image's; and how surely a part is there.
 _FIRST_SIDE = 0.25
@@ -37,7 +37,6 @@ _FIRST_PRESENCE = 0.1
 _SAMPLES = 8
 # Score, offset (x, y), size (width, height), presence.
 _NUMBERS = 6
-_TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,7 @@ class PartDetector(nn.Module):
             return self._detected(self._scaled(maps))
 
     def _scaled(self, maps: Tensor) -> Tensor:
-        values = full_precision(maps)
-        size = values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        return (values / (size + _TINY)).to(self.reduce.weight.dtype)
+        return of_unit_size(maps).to(self.reduce.weight.dtype)
 
     def _detected(self, values: Tensor) -> Detections:
         numbers = full_precision(self.find(self.reduce(values).relu()))

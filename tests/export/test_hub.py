@@ -161,7 +161,7 @@ def test_nothing_of_this_machine_is_published(hub, bundle_path, tmp_path):
 
 
 def test_what_cannot_be_pushed_is_said(hub, bundle_path, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"refuses it \(403\): the name belongs to somebody else"):
+    with pytest.raises(UserError, match=r"refuses it \(403\); the name belongs to somebody else"):
         push(bundle_path, "bert/zoo")
     hub.put(f"{OWNER}/other", {"pytorch_model.bin": b"x", ".gitattributes": b""})
     with pytest.raises(UserError, match=r"holds something else than a bundle \(pytorch_model"):
@@ -176,7 +176,7 @@ def test_what_cannot_be_pushed_is_said(hub, bundle_path, tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="damaged or changed"):
         push(damaged, "zoo")
     hub.answer = (503, "a break")
-    with pytest.raises(UserError, match=r"answered 503 \(a break\)"):
+    with pytest.raises(UserError, match=r"answered 503 \(a break\)$"):
         push(bundle_path, "zoo")
     hub.answer = None
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
@@ -209,6 +209,10 @@ def test_what_cannot_be_loaded_is_said(hub, pushed, monkeypatch):
     hub.put(f"{OWNER}/changed", stored | {"model.safetensors": stored[files.MODEL] + b"x"})
     with pytest.raises(BundleError, match="damaged or changed"):
         load_bundle(f"hf://{OWNER}/changed")
+    hub.answer = (403, "no")
+    with pytest.raises(UserError, match=r"refuses it \(403\); allowed: a token that may read it"):
+        load_bundle(f"hf://{OWNER}/zoo")
+    hub.answer = None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")

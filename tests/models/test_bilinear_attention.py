@@ -13,31 +13,15 @@ from gsfl_tune.models import (
     Network,
     attention_size,
     attention_work,
-    create_backbone,
-    create_head,
-    create_pooling,
 )
 
-CHANNELS, MAPS, WIDTH, DIM = 7, 3, 4, 6
+from .map_features import CHANNELS, DIM, WIDTH, as_if_trained, maps_of, parts_of_network, units
+
+MAPS = 3
 
 
-def made(seed=0, std=0.4):
-    module = BilinearAttention(CHANNELS, AttentionSettings(MAPS, DIM, WIDTH)).double()
-    torch.manual_seed(seed)
-    for parameter in module.parameters():  # as if it had been trained
-        torch.nn.init.normal_(parameter, 0, std)
-    return module
-
-
-def maps_of(count=2, height=4, width=5, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, CHANNELS, height, width, generator=generator, dtype=torch.float64)
-
-
-def units(count=2):
-    generator = torch.Generator().manual_seed(2)
-    drawn = torch.randn(count, DIM, generator=generator, dtype=torch.float64)
-    return drawn / drawn.norm(dim=1, keepdim=True)
+def made():
+    return as_if_trained(BilinearAttention(CHANNELS, AttentionSettings(MAPS, DIM, WIDTH)))
 
 
 def positions(image):
@@ -125,11 +109,7 @@ def test_a_map_without_any_attention_joins_nothing_and_has_finite_gradients():
 
 
 def network_of(pooling="average", backbone="test_efficientnet"):
-    reads = "head" if pooling == "native" else "map"
-    body = create_backbone(backbone, "none", reads=reads)
-    pool = create_pooling(pooling, body.channels)
-    head = create_head("plain", pool.dim, 5, latent_dim=8, dropout=0.0, feature_scale=2.0)
-    channels = body.maps(torch.zeros(1, 3, 64, 64)).shape[1]
+    body, pool, head, channels = parts_of_network(pooling, backbone)
     module = BilinearAttention(channels, AttentionSettings(MAPS, pool.dim, WIDTH))
     return Network(body, None, pool, head, attention=module).eval()
 

@@ -209,6 +209,7 @@ def test_configurations_of_old_releases_of_timm(hub, content):
         ("license: MIT", None, "mit", "mit (stated by its model card)"),
         ("license: mit", "MIT", "mit", "mit (stated by its model card)"),
         ("license:\n- mit", None, "mit", "mit (stated by its model card)"),
+        ("license: [mit, cc-by-nc-4.0]", "mit", "cc-by-nc-4.0 and mit", "by its model card"),
         ("tags: [timm]", "cc-by-nc-4.0", "cc-by-nc-4.0", "stated by its config.json"),
         ("license: other\nlicense_name: birds-1", None, "birds-1", "birds-1 (stated"),
         ("license: [", None, "unknown", "states none"),
@@ -234,6 +235,19 @@ def test_the_licence_is_what_the_model_states(hub, content, card, config, name, 
     assert found.name == name
     assert words in str(found)
     assert not downloads(hub, "model.safetensors")
+
+
+def test_a_card_that_cannot_be_read_may_state_another_licence(hub, content, nowhere, monkeypatch):
+    """As timm leaves the cache: it has no use for the card."""
+    commit = hub.put("anna/zoo", content)
+    for file in ("config.json", "model.safetensors"):
+        huggingface_hub.hf_hub_download("anna/zoo", file, revision=commit, endpoint=hub.url)
+    monkeypatch.setenv("HF_ENDPOINT", nowhere)
+    weights = f"{ZOO}@{commit}"
+    assert create_backbone(NAME, weights).channels > 0
+    assert licence(NAME, weights).name == "unknown"
+    assert "cannot be reached" in licence(NAME, weights).source
+    assert licence_problem(NAME, weights, ["apache-2.0", "mit"]) is not None
 
 
 def test_licences_that_are_not_allowed_are_refused(hub, content):

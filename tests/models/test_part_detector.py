@@ -12,34 +12,18 @@ from gsfl_tune.models import (
     Network,
     PartDetector,
     PartSettings,
-    create_backbone,
-    create_head,
-    create_pooling,
     part_detector_size,
     part_work,
 )
 from gsfl_tune.models.part_detector import aligned
 
-CHANNELS, PARTS, WIDTH, DIM = 7, 3, 4, 6
+from .map_features import CHANNELS, DIM, WIDTH, as_if_trained, maps_of, parts_of_network, units
+
+PARTS = 3
 
 
-def made(seed=0, std=0.4):
-    detector = PartDetector(CHANNELS, PartSettings(PARTS, DIM, WIDTH)).double()
-    torch.manual_seed(seed)
-    for parameter in detector.parameters():  # as if it had been trained
-        torch.nn.init.normal_(parameter, 0, std)
-    return detector
-
-
-def maps_of(count=2, height=4, width=5, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(count, CHANNELS, height, width, generator=generator, dtype=torch.float64)
-
-
-def units(count=2):
-    generator = torch.Generator().manual_seed(2)
-    drawn = torch.randn(count, DIM, generator=generator, dtype=torch.float64)
-    return drawn / drawn.norm(dim=1, keepdim=True)
+def made():
+    return as_if_trained(PartDetector(CHANNELS, PartSettings(PARTS, DIM, WIDTH)))
 
 
 def logistic(value):
@@ -134,13 +118,9 @@ def test_classes_teach_the_features_of_parts_and_annotations_alone_the_boxes():
     assert detector.reduce.weight.grad.any()
 
 
-def network_of(pooling="average", parts=True, backbone="test_efficientnet"):
-    reads = "head" if pooling == "native" else "map"
-    body = create_backbone(backbone, "none", reads=reads)
-    pool = create_pooling(pooling, body.channels)
-    head = create_head("plain", pool.dim, 5, latent_dim=8, dropout=0.0, feature_scale=2.0)
-    channels = body.maps(torch.zeros(1, 3, 64, 64)).shape[1]
-    detector = PartDetector(channels, PartSettings(PARTS, pool.dim, WIDTH)) if parts else None
+def network_of(pooling="average", backbone="test_efficientnet"):
+    body, pool, head, channels = parts_of_network(pooling, backbone)
+    detector = PartDetector(channels, PartSettings(PARTS, pool.dim, WIDTH))
     return Network(body, None, pool, head, None, detector).eval()
 
 

@@ -54,6 +54,14 @@ def pinned(text, known=None, *overrides, **options):
     return *pin_weights(experiment, known or {}, lines.append, **options), lines
 
 
+def stopping_at(epoch):
+    def stop(record):
+        if record["epoch"] == epoch:
+            raise KeyboardInterrupt
+
+    return stop
+
+
 def test_names_are_replaced_wherever_they_are(hub, tmp_path):
     net = publish(hub, "anna/net", timm_model("test_efficientnet"), tmp_path / "net")
     first, second = f"hf-hub:anna/zoo@{hub.first}", f"hf-hub:anna/net@{net}"
@@ -126,12 +134,8 @@ def test_a_training_goes_on_with_the_weights_it_began_with(hub, tmp_path):
     folder, cache = tmp_path / "training", tmp_path / "cache"
     experiment = Experiment.parse(TEXT)
 
-    def stop(record):
-        if record["epoch"] == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(experiment, folder, cache_dir=cache, on_epoch=stop)
+        train(experiment, folder, cache_dir=cache, on_epoch=stopping_at(2))
     publish(hub, "anna/zoo", timm_model("test_byobnet", seed=1), tmp_path / "newer")
     epochs = []
     done = train(experiment, folder, cache_dir=cache, on_epoch=epochs.append)
@@ -147,12 +151,8 @@ def test_a_pretraining_goes_on_with_the_weights_it_began_with(hub, tmp_path):
     folder, cache = tmp_path / "pretraining", tmp_path / "cache"
     experiment = Experiment.parse(TEXT)
 
-    def stop(record):
-        if record["epoch"] == 1:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        pretrain(experiment, folder, cache_dir=cache, on_record=stop)
+        pretrain(experiment, folder, cache_dir=cache, on_record=stopping_at(1))
     publish(hub, "anna/zoo", timm_model("test_byobnet", seed=1), tmp_path / "newer")
     pretrain(experiment, folder, cache_dir=cache, resume=True)
     facts = json.loads((folder / "pretrain.json").read_text())
