@@ -25,6 +25,7 @@ from gsfl_tune.evidence.pictures import Picture, confused_pictures, group_pictur
 from gsfl_tune.evidence.swap import Judge, Swappable, swap_test
 from gsfl_tune.evidence.trained import Decode, Latents, Retrained, TrainedModel, spread_index
 from gsfl_tune.evidence.wrong import wrong_answers, wrong_pictures
+from gsfl_tune.evidence.wrong_sheet import wrong_sheet
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import RunDirectory, write_json
 from gsfl_tune.run.results import Calibration
@@ -133,6 +134,9 @@ def write_evidence(
     temperature = 1.0 if calibrated is None else calibrated.temperature
     wrong = wrong_answers(logits[0], labels, predictions[0].paths, temperature)
     content["wrong_images"] = wrong
+    sheet = attempt("all wrong images", lambda: wrong_sheet(folder, dataset.test, wrong["images"]))
+    if sheet is not None:
+        content["wrong_sheet"] = sheet
     pictures: list[Picture] = []
     draw = _Drawing(attempt, pictures)
     draw("confused pairs", lambda: confused_pictures(folder, dataset.test, logits, dataset.classes))
@@ -155,7 +159,7 @@ def write_evidence(
     if attempt.failures:
         content["failed"] = attempt.failures
     write_json(run.evidence_file, content)
-    _remove_others(folder, pictures)
+    _remove_others(folder, [*(picture.file for picture in pictures), *_sheet_file(sheet)])
     return content
 
 
@@ -367,9 +371,13 @@ def _map(studied: _Studied, labels: Positions, predicted: Positions) -> dict[str
     }
 
 
-def _remove_others(folder: Path, pictures: Sequence[Picture]) -> None:
+def _sheet_file(sheet: dict[str, Any] | None) -> list[str]:
+    return [] if sheet is None or "file" not in sheet else [sheet["file"]]
+
+
+def _remove_others(folder: Path, files: Sequence[str]) -> None:
     """Removes pictures of an earlier winner."""
-    kept = {Path(picture.file).name for picture in pictures}
+    kept = {Path(file).name for file in files}
     for path in folder.glob("*.jpg"):
         if path.name not in kept:
             path.unlink(missing_ok=True)

@@ -195,6 +195,7 @@ _REQUIRED = {
         "judge_accuracy",
     ),
     "map": ("points",),
+    "wrong_sheet": ("file", "columns", "count"),
     "parts": ("images", "shown", "overlap", "found", "parts"),
 }
 

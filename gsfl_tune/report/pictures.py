@@ -101,6 +101,17 @@ def load_pictures(
     return Pictures(shown, problems, scale)
 
 
+def picture_url(run: Path, name: str) -> str | None:
+    """Returns a picture of a run as a ``data:`` URL; None if it is not there or not one.
+
+    Args:
+        run: The run directory; nothing outside of it is read.
+        name: The file, relative to the run directory.
+    """
+    content = _read(run, name, [])
+    return None if content is None else _url(content)
+
+
 def _picture(entry: Mapping[str, Any], content: bytes, size: tuple[int, int]) -> Picture:
     group = entry.get("group")
     return Picture(
@@ -108,11 +119,15 @@ def _picture(entry: Mapping[str, Any], content: bytes, size: tuple[int, int]) ->
         title=str(entry.get("title", "")),
         caption=str(entry.get("caption", "")),
         classes=tuple(str(name) for name in entry.get("classes") or ()),
-        source=f"data:{_type(content)};base64,{base64.b64encode(content).decode()}",
+        source=_url(content),
         width=size[0],
         height=size[1],
         group=group if isinstance(group, int) else None,
     )
+
+
+def _url(content: bytes) -> str:
+    return f"data:{_type(content)};base64,{base64.b64encode(content).decode()}"
 
 
 def _read(run: Path, name: str, problems: list[str]) -> bytes | None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gsfl_tune.evidence import wrong
 from gsfl_tune.evidence.wrong import MOST_LISTED, candidates, wrong_answers, wrong_pictures
+from gsfl_tune.evidence.wrong_sheet import wrong_sheet
 from gsfl_tune.training import Workspace
 from tests.evidence.conftest import retrain, small_config
 
@@ -148,3 +149,23 @@ def test_captions_say_among_how_many_images_the_nearest_was_looked_for(
     assert some.caption.endswith(
         f"Right: the nearest of 3 of the {there[each['label']]} training images of {true}."
     )
+
+
+def test_every_listed_image_has_a_small_copy_in_its_place(workspace, tmp_path):
+    images = workspace.dataset.test
+    count = len(images)
+    assert count > 25
+    order = np.random.default_rng(0).permutation(count)
+    found = wrong_sheet(tmp_path, images, [{"image": place} for place in order.tolist()])
+    assert found["count"] == count
+    with Image.open(tmp_path / found["file"].split("/")[-1]) as sheet:
+        pixels = np.asarray(sheet, dtype=float)
+    side = pixels.shape[1] // found["columns"]
+    squares = [Image.fromarray(square) for square in images.gather(order)]
+    resized = [each.resize((side, side), Image.Resampling.LANCZOS) for each in squares]
+    small = np.stack([np.asarray(each, dtype=float) for each in resized])
+    for number in range(count):
+        row, column = divmod(number, found["columns"])
+        cell = pixels[row * side : (row + 1) * side, column * side : (column + 1) * side]
+        assert np.abs(small - cell).mean(axis=(1, 2, 3)).argmin() == number
+    assert wrong_sheet(tmp_path, images, []) is None

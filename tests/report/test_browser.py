@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from io import BytesIO
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from gsfl_tune.evidence.wrong_sheet import wrong_sheet
 from gsfl_tune.report import write_report
 from gsfl_tune.run.results import read_results, write_results
 from tests.report.browser import Visit, launched
@@ -219,6 +223,16 @@ def wrong_answers(count):
     }
 
 
+class _Squares:
+    """Decoded images that are in memory."""
+
+    def __init__(self, pixels):
+        self._pixels = pixels.astype(np.uint8)
+
+    def gather(self, index):
+        return self._pixels[index]
+
+
 def test_wrong_images_are_filtered_by_class(visit, tmp_path):
     shown = (EVIL, *(f"gull {n}" for n in range(11)))
     maker = RunMaker(tmp_path / "run", names=shown).begin().search().finish()
@@ -226,7 +240,12 @@ def test_wrong_images_are_filtered_by_class(visit, tmp_path):
     pictures += [
         {**pictures[0], "kind": "wrong", "classes": [shown[n], shown[n + 1]]} for n in range(3)
     ]
-    maker.evidence(wrong_images=wrong_answers(12), pictures=pictures)
+    # Image n has a shade of its own.
+    shades = np.arange(0, 240, 20)
+    images = _Squares(np.broadcast_to(shades[:, None, None, None], (12, 64, 64, 3)))
+    answers = wrong_answers(12)
+    sheet = wrong_sheet(maker.path / "evidence", images, answers["images"])
+    maker.evidence(wrong_images=answers, pictures=pictures, wrong_sheet=sheet)
     here = visit(
         f"{write_report(maker.path).as_uri()}#model", viewport={"width": 390, "height": 800}
     )
@@ -235,6 +254,14 @@ def test_wrong_images_are_filtered_by_class(visit, tmp_path):
     page.click("#wrong-all summary")
     assert page.inner_text("#wrong-all summary") == "Table of the first 12 of 15"
     rows = page.locator("#wrong-table tbody tr:visible")
+    for n in (0, 5, 11):
+        thumb = rows.nth(n).locator(".thumb")
+        thumb.scroll_into_view_if_needed()
+        with Image.open(BytesIO(thumb.screenshot())) as seen:
+            # Its edges may lie between two pixels of the screen.
+            pixels = np.asarray(seen.convert("RGB"), dtype=float)[2:-2, 2:-2]
+        assert pixels.min() > shades[n] - 8
+        assert pixels.max() < shades[n] + 8
     cells = page.locator("#wrong-pictures .cell:visible")
     assert (rows.count(), cells.count()) == (12, 3)
     # Class 1 has three images, and three of class 0 were taken for it.
