@@ -184,6 +184,9 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
     if shared and max(case.values("loss.group_reversal.weight")) > 0:
         hidden = max(case.values("loss.group_reversal.hidden"))
         numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))
+    if shared and max(case.values("loss.group_unlearning.weight")) > 0:
+        hidden = max(case.values("loss.group_unlearning.hidden"))
+        numbers += 4 * (hidden * (latent_dim + 1) + groups * (hidden + 1))
     snr = max(case.values("training.finetune.epochs")) and case.values("training.finetune.snr")
     if snr and True in snr and max(case.values("loss.causality.weight")) > 0:
         # Most models have most channels in the last map.
