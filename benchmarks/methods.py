@@ -119,6 +119,7 @@ IMAGES: dict[str, dict[str, Any]] = {
     "colour statistics 0.3": {f"{FINETUNE}.adain": 0.3},
     "progressive resizing 0.6": {f"{FINETUNE}.start_size": 0.6},
     "PMG": {"training.method": "pmg"},
+    "PMG, joint prediction": {"training.method": "pmg", "training.pmg.prediction": "joint"},
     "SnapMix": {"training.method": "snapmix"},
     "attention crop and drop": {"training.method": "attention_crop"},
     "recurrent attention": {"training.method": "recurrent_attention"},

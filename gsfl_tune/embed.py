@@ -287,6 +287,7 @@ def _rows(
         images = center_crop(pixels, how.image_size, how.mean, how.std)
         f = network.features(images.contiguous(memory_format=torch.channels_last))
         output = network.head(f.to(network.head.classifier.weight.dtype))
+        f, _ = network.head.divided(f)
     best = output.logits.cpu().double().softmax(dim=1).max(dim=1)
     found: dict[str, Tensor | None] = {"f": f, "d": output.discriminative, "s": output.shared}
     columns: dict[str, Any] = {

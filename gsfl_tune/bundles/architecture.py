@@ -15,6 +15,8 @@ from gsfl_tune.models import (
     AttentionSettings,
     BilinearAttention,
     Ensemble,
+    Granularities,
+    GranularitySettings,
     Network,
     PartDetector,
     PartSettings,
@@ -56,6 +58,8 @@ class Architecture:
     parts: tuple[int, PartSettings] | None = None
     # The same of attention maps.
     attention: tuple[int, AttentionSettings] | None = None
+    # Of the classifiers behind blocks, whose scores are added.
+    granularities: GranularitySettings | None = None
     # Of those that are pooled, how many are multiplied with the others: a second stream or layer.
     second_channels: int = 0
 
@@ -82,6 +86,7 @@ class Architecture:
             recurrent=_recurrent(network),
             parts=_parts(network),
             attention=_attention(network),
+            granularities=network.granularities.settings if network.granularities else None,
             second_channels=getattr(network.pooling, "second", 0),
         )
 
@@ -100,6 +105,9 @@ class Architecture:
             parts = parts[0], PartSettings(**parts[1])
         if attention := content.get("attention"):
             attention = attention[0], AttentionSettings(**attention[1])
+        if granularities := content.get("granularities"):
+            tuples = {key: tuple(granularities[key]) for key in ("channels", "stops")}
+            granularities = GranularitySettings(**{**granularities, **tuples})
         return cls(
             **{
                 **content,
@@ -107,6 +115,7 @@ class Architecture:
                 "recurrent": recurrent,
                 "parts": parts,
                 "attention": attention,
+                "granularities": granularities,
             }
         )
 
@@ -173,7 +182,8 @@ class Architecture:
         recurrent = RecurrentAttention(*self.recurrent) if self.recurrent else None
         parts = PartDetector(*self.parts) if self.parts else None
         attention = BilinearAttention(*self.attention) if self.attention else None
-        further = recurrent, parts, attention
+        granularities = Granularities(self.granularities) if self.granularities else None
+        further = recurrent, parts, attention, granularities
         return Network(backbone, projection, pooling, self._head(pooling.dim), *further)
 
     def _head(self, feature_dim: int) -> PlainHead:

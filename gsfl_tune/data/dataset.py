@@ -94,7 +94,8 @@ class Dataset:
         if grouping is not None:
             self.split_notices, self.split_measured = [*grouping.notices], {**grouping.measured}
         split = divide_source(self._source, self._digests, self._config.split, good, grouping)
-        problems = source_problems(self._source, split, self._crowded(good, grouping))
+        held, shots = self._crowded(good, grouping), self._config.shots
+        problems = source_problems(self._source, split, held, shots)
         if problems:
             told = [*self._source.told(), *self.split_notices]
             raise UserError(split_message(problems, self.broken, told))

@@ -12,7 +12,7 @@ from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.grouping import Grouping
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.sources._base import some
-from gsfl_tune.data.splits import Split, divide, size_problems
+from gsfl_tune.data.splits import LEAST_TRAINING, Split, divide, size_problems
 from gsfl_tune.experiment.data_config import SplitConfig
 
 
@@ -61,13 +61,16 @@ def listing_problems(source: Source) -> list[str]:
     return [*source.problems, *told]
 
 
-def source_problems(source: Source, split: Split, may_lack: Collection[int] = ()) -> list[str]:
+def source_problems(
+    source: Source, split: Split, may_lack: Collection[int] = (), shots: int | None = None
+) -> list[str]:
     """Lists parts and classes with too few images.
 
     Args:
         source: The source of the images.
         split: The parts.
         may_lack: Classes from which no image can be held out.
+        shots: ``data.shots``: whoever asks for one image of a class needs no second one.
     """
     if not source.samples and source.problems:
         return []
@@ -86,6 +89,7 @@ def source_problems(source: Source, split: Split, may_lack: Collection[int] = ()
         given_test=test if split.given_test else (),
         dropped=labels(split.dropped),
         strayed=labels(split.strayed),
+        least_training=min(LEAST_TRAINING, shots or LEAST_TRAINING),
     )
     if split.given_validation and not len(split.validation):
         like = ", or of a group in it" if len(split.strayed) else ""

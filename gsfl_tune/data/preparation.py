@@ -64,7 +64,7 @@ def prepare(
         raise disk_error(error, cache) from error
     # Before anything is decoded, assuming that no image is broken.
     split = divide_source(source, contents.digests, config.split, source.originals)
-    problems = [*listing_problems(source), *source_problems(source, split)]
+    problems = [*listing_problems(source), *source_problems(source, split, shots=config.shots)]
     if problems:
         # First the images left out, as these may explain what is missing.
         raise UserError("\n".join([*source.told(), *problems]))

@@ -241,6 +241,7 @@ def size_problems(
     given_test: Sequence[int] = (),
     dropped: Sequence[int] = (),
     strayed: Sequence[int] = (),
+    least_training: int = LEAST_TRAINING,
 ) -> list[str]:
     """Lists classes with too few images.
 
@@ -255,6 +256,7 @@ def size_problems(
         given_test: Labels of the test images if the source gave them.
         dropped: Labels of the images left out because of given test or validation images.
         strayed: Labels of those of them that are no copies, but of the same group.
+        least_training: How many training images a class needs.
     """
     if len(classes) < 2:
         return [f"at least 2 classes are needed, found {len(classes)}: {some(list(classes))}"]
@@ -263,7 +265,7 @@ def size_problems(
         return np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(classes))
 
     wanted = [
-        ("training", train, LEAST_TRAINING),
+        ("training", train, least_training),
         ("validation", validation, 0 if given_validation else LEAST_HELD_OUT),
     ]
     if test is not None:

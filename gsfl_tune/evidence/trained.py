@@ -20,7 +20,7 @@ from gsfl_tune.bundles.files import CONFIG, MODEL, SHARED
 from gsfl_tune.data import center_crop, eval_batches
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import CLASSIFIER, Backbone, GsflHead, Network
+from gsfl_tune.models import Backbone, GsflHead, Network, scales_logits
 from gsfl_tune.run import read_json
 from gsfl_tune.run.layout import CHECKPOINT_FILE, TEST_FILE
 from gsfl_tune.training import (
@@ -139,7 +139,7 @@ def load_exported(network: Network, best: Path, best_training: Path) -> None:
             raise ModelGone(f"{file}: cannot be read ({error})") from error
     kept = {name: value for name, value in state.items() if not name.startswith("centers.")}
     temperature = _temperature(best)
-    for name in CLASSIFIER:
+    for name in filter(scales_logits, kept):
         # The bundle's logits are calibrated, but the evidence uses uncalibrated ones.
         kept[name] = kept[name] * temperature
     try:
@@ -200,6 +200,10 @@ class TrainedModel:
 
     def features(self, part: Part, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Returns unit features (N, D) of the images at positions of a part."""
+        return self._read(part, index)[:, : self.network.head.feature_dim]
+
+    def _read(self, part: Part, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Returns what the head reads, see `gsfl_tune.models.PlainHead.divided`."""
         if not self.finetuned:
             # The head was trained on what is cached of the pool; its test was the bundle's.
             if part == "test":
@@ -263,7 +267,7 @@ class TrainedModel:
     def predictions(self) -> Predictions:
         """Returns the predictions of all test images."""
         images = self._workspace.dataset.test
-        features = self.features("test", np.arange(len(images), dtype=np.int64))
+        features = self._read("test", np.arange(len(images), dtype=np.int64))
         rows = []
         with torch.inference_mode(), all_cores(self._device):
             for batch in torch.from_numpy(features).split(_HEAD_BATCH):

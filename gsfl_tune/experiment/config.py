@@ -21,6 +21,7 @@ from gsfl_tune.experiment.loss_terms import (
     DistillConfig,
     FsdgConfig,
     GroupReversalConfig,
+    GroupUnlearningConfig,
     IndependenceConfig,
     IsdaConfig,
     MetricLearningConfig,
@@ -101,6 +102,10 @@ class LossConfig(Section):
     group_reversal: GroupReversalConfig = Field(
         default_factory=GroupReversalConfig,
         description="Reversed gradient of a classifier of the shared part, with a gsfl head.",
+    )
+    group_unlearning: GroupUnlearningConfig = Field(
+        default_factory=GroupUnlearningConfig,
+        description="Reversed gradient of a classifier of the group, with a gsfl head.",
     )
     metric_learning: MetricLearningConfig = Field(
         default_factory=MetricLearningConfig,

@@ -68,6 +68,13 @@ class GroupReversalConfig(Section):
     hidden: int = Field(128, ge=1, le=8192, description="Width of the classifier.")
 
 
+class GroupUnlearningConfig(Section):
+    """Reversed gradient of a classifier of the group, on the discriminative part."""
+
+    weight: NonNegative = Field(0.0, description="Weight of the term; 0 leaves it out.")
+    hidden: int = Field(128, ge=1, le=8192, description="Width of the classifier.")
+
+
 class FsdgConfig(Section):
     """Weights of the terms of an fsdg head, after Yu et al. (arXiv 2406.09166)."""
 
@@ -152,10 +159,11 @@ LOSS_TERMS = {
     "independence": "gsfl_tune.losses.independence:Independence",
     "shared_variance": "gsfl_tune.losses.shared_variance:SharedVariance",
     "group_reversal": "gsfl_tune.losses.group_reversal:GroupReversal",
+    "group_unlearning": "gsfl_tune.losses.group_unlearning:GroupUnlearning",
     "distill": "gsfl_tune.losses.distill:Distill",
     "attributes": "gsfl_tune.losses.attributes:Attributes",
     "causality": "gsfl_tune.losses.causality:Causality",
     "metric_learning": "gsfl_tune.losses.metric_learning:MetricLearning",
 }
-# Those that read the shared part, which a `gsfl` head alone has.
-SHARED_TERMS = ("independence", "shared_variance", "group_reversal")
+# Those that read the shared part, which a `gsfl` head alone has, or leave the group to it.
+SHARED_TERMS = ("independence", "shared_variance", "group_reversal", "group_unlearning")

@@ -68,6 +68,11 @@ class PmgConfig(Section):
         "there are trained blocks.",
     )
     width: int = Field(128, ge=8, le=4096, description="Channels of these classifiers.")
+    prediction: Literal["head", "joint"] = Field(
+        "head",
+        description="Who predicts: the model's head alone, or, as published, its sum with all of "
+        "these classifiers and one of their concatenation, which are then in the bundle.",
+    )
 
 
 class RecurrentAttentionConfig(Section):

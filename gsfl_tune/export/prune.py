@@ -62,6 +62,11 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
             f"--prune: found {ratio:g} for a network with training.method: "
             "counterfactual_attention, whose attention reads all channels; allowed: 0"
         )
+    if pruned.granularities is not None:
+        raise UserError(
+            f"--prune: found {ratio:g} for a network with training.pmg.prediction: joint, whose "
+            "classifiers read all channels behind several blocks; allowed: 0"
+        )
     before = sum(p.numel() for p in pruned.backbone.parameters())
     try:
         with warnings.catch_warnings():

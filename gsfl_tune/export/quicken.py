@@ -42,7 +42,8 @@ def quickened(
 ) -> Iterator[None]:
     """Runs backbones as frozen features are computed; answers differ only by rounding.
 
-    Networks with regions or parts in front of their model's own head stay as they are.
+    Networks with regions or parts in front of their model's own head stay as they are, and so do
+    those with classifiers behind several blocks.
     Afterwards the networks are as they were. On a GPU nothing changes, and for few images only
     what the engine asks for.
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import CLASSIFIER
+from gsfl_tune.models import scales_logits
 from gsfl_tune.run.results import Calibration
 
 AUTO = "auto"
@@ -25,8 +25,7 @@ def scaled(state: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
         factor: One over a temperature.
     """
     return {
-        name: tensor * factor if name.endswith(CLASSIFIER) else tensor
-        for name, tensor in state.items()
+        name: tensor * factor if scales_logits(name) else tensor for name, tensor in state.items()
     }
 
 

@@ -15,6 +15,7 @@ from gsfl_tune.losses.fsdg import (
     fsdg_terms,
 )
 from gsfl_tune.losses.group_reversal import GroupReversal
+from gsfl_tune.losses.group_unlearning import GroupUnlearning
 from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter, gsfl_terms
 from gsfl_tune.losses.independence import Independence
 from gsfl_tune.losses.isda import Isda
@@ -34,6 +35,7 @@ __all__ = [
     "Distill",
     "GranularityCalibration",
     "GroupReversal",
+    "GroupUnlearning",
     "Independence",
     "Isda",
     "Loss",

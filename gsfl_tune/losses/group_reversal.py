@@ -6,14 +6,12 @@ classes in place of their domains.
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
+from gsfl_tune.losses._reversed import reversed_gradient
 
 
 class GroupReversal(LossTerm):
@@ -55,20 +53,6 @@ class GroupReversal(LossTerm):
 
     def forward(self, batch: LossInput) -> Tensor:
         """Computes the term."""
-        strength = 2 / (1 + math.exp(-10 * batch.progress)) - 1
-        logits = self.classifier(_Reversed.apply(batch.shared, strength))
+        logits = self.classifier(reversed_gradient(batch.shared, batch.progress))
         logits = logits.masked_fill(~self.together[batch.labels], -torch.inf)
         return functional.cross_entropy(logits, batch.labels)
-
-
-class _Reversed(torch.autograd.Function):
-    """Passes values as they are, and gradients times -strength."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return -ctx.strength * gradients[0], None

@@ -17,7 +17,11 @@ from gsfl_tune.losses import LossTerms, Sizes
 from gsfl_tune.models import (
     AttentionSettings,
     Detections,
+    Granular,
+    Granularities,
+    GranularitySettings,
     HeadOutput,
+    Layer,
     PartSettings,
     Recurrence,
     RecurrentAttention,
@@ -93,6 +97,11 @@ class Passes:
             unit features (B, D) and the attention, in a network with that which `Method.attends`
             asks for; with its own ``features`` and ``pool`` give the same features. None where
             ``maps`` is.
+        granularities: The classifiers behind blocks, in the network that `Method.granularities`
+            asks for; ``features`` are then those for the head with what is added to its scores
+            behind them. None where ``maps`` is.
+        granular: Inputs to unit features and the scores of all of these classifiers, in one pass.
+            None where ``granularities`` is.
         classifier: (C, H) weights of the head's classifier, without gradient; None where ``maps``
             is.
         cross_entropy: Scores (B, C) of a further classifier, and targets, to their cross-entropy as
@@ -114,6 +123,8 @@ class Passes:
     recurrent: RecurrentAttention | None = None
     parts: Callable[[Tensor], tuple[Tensor, Detections]] | None = None
     attended: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]] | None = None
+    granularities: Granularities | None = None
+    granular: Callable[[Tensor], Granular] | None = None
     classifier: Tensor | None = None
     cross_entropy: Callable[[Tensor, Targets], Tensor] = _plain_cross_entropy
     draws: Callable[[Tensor, int], Tensor] = _first_draws
@@ -222,6 +233,22 @@ class Method(nn.Module):
 
         Returns:
             None for a network without it.
+        """
+        return None
+
+    def granularities(
+        self, layers: Sequence[Layer], class_count: int
+    ) -> GranularitySettings | None:
+        """Returns the classifiers behind blocks whose scores the finetune stage's network adds.
+
+        They are also part of validation, the bundle and every export. They need `reads_maps`.
+
+        Args:
+            layers: The maps that `layers` asks for, the last block's first; at least one.
+            class_count: C.
+
+        Returns:
+            None for a network whose head alone predicts.
         """
         return None
 

@@ -23,6 +23,15 @@ from gsfl_tune.models.bilinear_attention import (
 from gsfl_tune.models.create import create_backbone
 from gsfl_tune.models.drop_path import drop_path_problem, seed_drop_paths
 from gsfl_tune.models.ensemble import Ensemble, member_states
+from gsfl_tune.models.granularities import (
+    Granular,
+    Granularities,
+    GranularitySettings,
+    granularities_size,
+    granularities_work,
+    map_layers,
+    map_layers_work,
+)
 from gsfl_tune.models.heads import (
     CLASSIFIER,
     HEAD_CLASSES,
@@ -34,6 +43,7 @@ from gsfl_tune.models.heads import (
     create_head,
     head_class,
     head_parameters,
+    scales_logits,
 )
 from gsfl_tune.models.hub import HubUnreachable, hub_problem, look_up
 from gsfl_tune.models.layers import Layer, layers_of
@@ -113,6 +123,9 @@ __all__ = [
     "CannotCut",
     "Detections",
     "Ensemble",
+    "Granular",
+    "Granularities",
+    "GranularitySettings",
     "GsflHead",
     "HeadOutput",
     "HubPlace",
@@ -148,6 +161,8 @@ __all__ = [
     "drop_path_problem",
     "fit_projection",
     "gives_map",
+    "granularities_size",
+    "granularities_work",
     "has_batch_norms",
     "has_screening",
     "head_class",
@@ -160,6 +175,8 @@ __all__ = [
     "licence",
     "licence_problem",
     "look_up",
+    "map_layers",
+    "map_layers_work",
     "map_shape",
     "member_states",
     "mix_style_problem",
@@ -180,6 +197,7 @@ __all__ = [
     "restitution_channels",
     "restitution_problem",
     "restitution_size",
+    "scales_logits",
     "second_backbone_problem",
     "second_layer_of",
     "second_layer_problem",

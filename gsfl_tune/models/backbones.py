@@ -163,9 +163,13 @@ class Backbone(nn.Module):
             stop: Of the block, see `gsfl_tune.models.layers.Layer`.
             run: Runs it on images or activations; it is left when the block has ended.
         """
+        return self.as_map(stopped_at(self.model.get_submodule(stop), run))
+
+    def as_map(self, activations: Tensor) -> Tensor:
+        """Returns activations behind a block, in the layout of the model, as (B, C, h, w)."""
         # Of two layers the facts are those of the joined map.
         facts = self.model.facts if isinstance(self.model, TwoLayers) else self._facts
-        return layer_map(stopped_at(self.model.get_submodule(stop), run), facts)
+        return layer_map(activations, facts)
 
     def train_last(self, n: int | Literal["all"], part: TrainedPart = "all") -> list[nn.Parameter]:
         """Makes the last blocks trainable, or a part of them, and freezes everything else.

@@ -11,10 +11,11 @@ from typing import ClassVar, Literal, NamedTuple, Self
 from torch import Tensor, nn
 
 from gsfl_tune.models.dropout import Dropout
+from gsfl_tune.models.granularities import SCORES
 
 Decoder = Literal["linear", "sigmoid"]
 INFERENCE_PARTS = ("discriminative", "classifier")
-# Tensors of a network in which its logits are linear.
+# Tensors of a network in which the logits of its head are linear.
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 
@@ -111,13 +112,29 @@ class PlainHead(nn.Module):
         return latent_dim
 
     def forward(self, f: Tensor) -> HeadOutput:
-        """Runs the head on unit features f (B, D)."""
+        """Runs the head on unit features f (B, D), see `divided`."""
+        f, added = self.divided(f)
         d = self.discriminative(self.feature_scale * f)
-        return HeadOutput(self.classifier(d), d, None, None)
+        return HeadOutput(_plus(self.classifier(d), added), d, None, None)
 
     def infer(self, f: Tensor) -> Tensor:
         """Returns logits (B, C) of unit features f (B, D), from encoder and classifier only."""
-        return self.classifier(self.discriminative(self.feature_scale * f))
+        f, added = self.divided(f)
+        return _plus(self.classifier(self.discriminative(self.feature_scale * f)), added)
+
+    def divided(self, f: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Divides what a network gives to its head.
+
+        Args:
+            f: (B, D) unit features; of a network with `gsfl_tune.models.Granularities` (B, D + C),
+                with what is added to the logits behind them.
+
+        Returns:
+            Unit features (B, D), and what is added (B, C), or None.
+        """
+        if f.shape[1] == self.feature_dim:
+            return f, None
+        return f[:, : self.feature_dim], f[:, self.feature_dim :]
 
     def inference_state(self) -> dict[str, Tensor]:
         """Returns the tensors that inference needs; a `PlainHead` of the same sizes loads them."""
@@ -193,11 +210,12 @@ class GsflHead(PlainHead):
         return plain + _encoder_size(d, h) + h * h + h + h * d + d
 
     def forward(self, f: Tensor) -> HeadOutput:
-        """Runs the head on unit features f (B, D)."""
+        """Runs the head on unit features f (B, D), see `divided`."""
+        f, added = self.divided(f)
         scaled = self.feature_scale * f
         d = self.discriminative(scaled)
         s = self.shared(scaled)
-        return HeadOutput(self.classifier(d), d, s, self.decoder(s + d))
+        return HeadOutput(_plus(self.classifier(d), added), d, s, self.decoder(s + d))
 
 
 class LinearHead(PlainHead):
@@ -301,6 +319,19 @@ def head_class(kind: str) -> type[PlainHead]:
 def head_parameters(kind: str, feature_dim: int, latent_dim: int, class_count: int) -> int:
     """Counts the parameters of a head (weights and biases)."""
     return head_class(kind).count_parameters(feature_dim, latent_dim, class_count)
+
+
+def scales_logits(name: str) -> bool:
+    """Returns whether the logits of a network are linear in a tensor of it, with all others such.
+
+    Args:
+        name: Of the tensor, in a network or an ensemble.
+    """
+    return name.endswith(CLASSIFIER) or SCORES in name
+
+
+def _plus(logits: Tensor, added: Tensor | None) -> Tensor:
+    return logits if added is None else logits + added
 
 
 def _encoder_size(feature_dim: int, latent_dim: int) -> int:

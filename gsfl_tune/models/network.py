@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from gsfl_tune.models.backbones import Backbone
 from gsfl_tune.models.bilinear_attention import BilinearAttention
+from gsfl_tune.models.granularities import Granular, Granularities
 from gsfl_tune.models.heads import INFERENCE_PARTS, HeadOutput, PlainHead
 from gsfl_tune.models.part_detector import Detections, PartDetector
 from gsfl_tune.models.pooling import Pooling
@@ -31,6 +33,8 @@ class Network(nn.Module):
         recurrent: Regions that are seen too; their maps are those in front of the pooling.
         parts: Finds parts on that map, and joins their features to unit features.
         attention: Attends to places of that map, and joins what is there to unit features.
+        granularities: Classifies maps behind several blocks; what they say is added to the scores
+            of the head.
 
     Raises:
         ValueError: If the sizes of the parts do not fit together.
@@ -45,6 +49,7 @@ class Network(nn.Module):
         recurrent: RecurrentAttention | None = None,
         parts: PartDetector | None = None,
         attention: BilinearAttention | None = None,
+        granularities: Granularities | None = None,
     ) -> None:
         super().__init__()
         channels = projection.channels if projection else backbone.channels
@@ -60,6 +65,9 @@ class Network(nn.Module):
         self.recurrent = recurrent
         self.parts = parts
         self.attention = attention
+        self.granularities = granularities
+        if granularities is not None:
+            granularities.attach(backbone.model)
 
     @property
     def joins(self) -> bool:
@@ -69,7 +77,7 @@ class Network(nn.Module):
     @property
     def reads_maps(self) -> bool:
         """Returns whether features need maps beside what the pooling reads, which is another."""
-        further = self.recurrent is not None or self.joins
+        further = self.recurrent is not None or self.joins or self.granularities is not None
         return further and self.pooling.reads != "map"
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -144,8 +152,11 @@ class Network(nn.Module):
         """Returns unit features f (B, D), float32, of normalised images (B, 3, height, width).
 
         With recurrent attention they are the joint ones of all scales, with parts or attention
-        maps those of the whole and of what is found in it.
+        maps those of the whole and of what is found in it. With granularities (B, D + C): behind
+        them is what these add to the scores, see `gsfl_tune.models.PlainHead.divided`.
         """
+        if self.granularities is not None:
+            return self.granular(lambda: self.maps(images)).joined()
         if self.recurrent is None:
             if self.reads_maps:
                 return self.pool_maps(self.maps(images))
@@ -154,6 +165,22 @@ class Network(nn.Module):
             # A fast form of the backbone gives nothing else.
             return self.recurrent.features(images, self.backbone, self.pool)
         return self.recurrent.features(images, self.maps, self.pool_maps)
+
+    def granular(self, run: Callable[[], Tensor]) -> Granular:
+        """Returns the features and the scores of several classifiers, of a pass.
+
+        Args:
+            run: Takes the pass through the backbone; returns the maps in front of the pooling.
+
+        Raises:
+            ValueError: If the network has one classifier alone.
+        """
+        if self.granularities is None:
+            raise ValueError("the network has no classifiers behind its blocks")
+        with self.granularities.noting() as noted:
+            last = run()
+            maps = [last, *(self.backbone.as_map(each) for each in noted())]
+        return Granular(self.pool_maps(last), *self.granularities(maps))
 
     def extras(self) -> dict[str, Any]:
         """Returns what the last pass that was trained adds to what terms of the loss read, once."""
@@ -171,12 +198,12 @@ class Network(nn.Module):
         return self.classify(self.features(images))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Returns logits (B, C) of unit features (B, D), in the precision of the head."""
+        """Returns logits (B, C) of what `features` gives, in the precision of the head."""
         return self.head.infer(features.to(self.head.classifier.weight.dtype))
 
     def having(self, head: PlainHead) -> Network:
         """Returns a network of the same parts with another head."""
-        further = self.recurrent, self.parts, self.attention
+        further = self.recurrent, self.parts, self.attention, self.granularities
         return Network(self.backbone, self.projection, self.pooling, head, *further)
 
     def inference_state(self) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,11 @@ from gsfl_tune.methods import Method, Passes
 from gsfl_tune.models import (
     BilinearAttention,
     Detections,
+    Granular,
+    Granularities,
     GsflHead,
     HeadOutput,
+    Layer,
     PartDetector,
     RecurrentAttention,
 )
@@ -88,6 +92,10 @@ def _check(create: Callable[[], Method], image_by_image: bool, *, pictures: bool
         # The others have none as long as what joins them is zero.
         grad = whole.attention.join.grad
         _expect(grad is not None and bool(grad.any()), "leaves its attention untrained")
+    if whole.granularities is not None:
+        linear = whole.granularities.scores.parameters()
+        learns = all(each.grad is not None and bool(each.grad.any()) for each in linear)
+        _expect(learns, "leaves classifiers behind blocks untrained")
     _check_restored(whole, create, batches[-1])
     if image_by_image:
         _check_images(create, batches[0], pictures)
@@ -114,6 +122,11 @@ class _Model:
         attends = self.method.attends(_SIZES.feature_dim)
         if pictures and attends is not None:
             self.attention = BilinearAttention(_SIZES.layers[0], attends).double()
+        self.granularities: Granularities | None = None
+        layers = [Layer(channels) for channels in _SIZES.layers[: self.method.layers]]
+        answers = self.method.granularities(layers, _SIZES.class_count) if layers else None
+        if pictures and answers is not None:
+            self.granularities = Granularities(replace(answers, stops=())).double()
         self.extractor: nn.Module = nn.Linear(_INPUT, _SIZES.feature_dim).double()
         if pictures:
             last, first = _SIZES.layers
@@ -151,10 +164,14 @@ class _Model:
             yield from self.parts.parameters()
         if self.attention is not None:
             yield from self.attention.parameters()
+        if self.granularities is not None:
+            yield from self.granularities.parameters()
 
     def features(self, inputs: Tensor) -> Tensor:
         if self.recurrent is not None:
             return self.recurrent.features(inputs, self.maps, self.pool)
+        if self.granularities is not None:
+            return self.granular(inputs).joined()
         if self.pictures:
             return self.pool(self.maps(inputs))
         return functional.normalize(self.extractor(inputs), dim=1)
@@ -183,6 +200,11 @@ class _Model:
         unit = _unit(maps.mean(dim=(2, 3)), fixed_length=False)
         joint, attention = self.attention(unit, maps, instead)
         return _unit(joint, fixed_length=False), attention
+
+    def granular(self, inputs: Tensor) -> Granular:
+        assert self.granularities is not None
+        maps = [self.layer(inputs, n) for n in range(len(self.granularities.describe))]
+        return Granular(self.pool(maps[0]), *self.granularities(maps))
 
     def cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
         return self.criterion.cross_entropy(
@@ -262,6 +284,8 @@ def _passes_of(model: _Model) -> Passes:
         recurrent=model.recurrent,
         parts=model.pool_parts if model.parts is not None else None,
         attended=model.pool_attended if model.attention is not None else None,
+        granularities=model.granularities,
+        granular=model.granular if model.granularities is not None else None,
         classifier=model.head.classifier.weight.detach() if model.pictures else None,
         cross_entropy=model.cross_entropy,
     )

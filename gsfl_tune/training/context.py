@@ -17,6 +17,7 @@ from gsfl_tune.methods import Method
 from gsfl_tune.models import (
     Backbone,
     BilinearAttention,
+    Granularities,
     Network,
     PartDetector,
     PlainHead,
@@ -25,6 +26,7 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.run.epochs import PRECISION
 from gsfl_tune.training.caches.teacher import Teacher
+from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.rate_sweep import RateSweep
 from gsfl_tune.training.timeline import StageName, StageSpec, Timeline, stage_spec
@@ -157,8 +159,8 @@ class StageContext:
         recurrent, parts, attention = None, None, None
         settings = self.method.detector(len(self.part_names), self.head.feature_dim)
         attends = self.method.attends(self.head.feature_dim)
-        further = self.method.recurrence is not None or settings is not None or attends is not None
-        if stage.epochs and further:
+        asked = self.method.recurrence is not None or settings is not None or attends is not None
+        if stage.epochs and asked:
             channels, _, _ = map_shape(backbone.name, self.config.data.image_size, backbone.reads)
             if self.method.recurrence is not None:
                 recurrent = RecurrentAttention(channels, self.method.recurrence)
@@ -166,4 +168,12 @@ class StageContext:
                 parts = PartDetector(channels, settings)
             if attends is not None:
                 attention = BilinearAttention(channels, attends)
-        return Network(backbone, projection, pooling, self.head, recurrent, parts, attention)
+        further = recurrent, parts, attention, self._granularities()
+        return Network(backbone, projection, pooling, self.head, *further)
+
+    def _granularities(self) -> Granularities | None:
+        layers = method_layers(self.config, self.method)
+        if not layers:
+            return None
+        settings = self.method.granularities(layers, self.head.class_count)
+        return None if settings is None else Granularities(settings)

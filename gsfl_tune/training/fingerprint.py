@@ -45,6 +45,7 @@ _LATER = (
     "training.teacher",
     "training.method",
     "training.pretrain",
+    "training.pmg.prediction",
     "training.head.mixup",
     "training.finetune.mixup",
     "training.finetune.cutmix",

@@ -264,8 +264,9 @@ class Training(DividedTraining):
         return self._current().network().cpu().eval().requires_grad_(False)
 
     def trained_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
-        """Returns unit features (N, D) of a trained backbone; None if the backbone was not trained.
+        """Returns what the head reads of a trained backbone; None if the backbone was not trained.
 
+        Unit features (N, D), and what is added to scores behind them, see `PlainHead.divided`.
         They are those of the bundle. Frozen blocks do not run again if their activations are cached
         in that precision.
         """

@@ -154,6 +154,12 @@ def test_classes_that_are_too_small_are_named():
     assert "at least 2 classes" in size_problems(["one"], [0, 0], [0], None)[0]
 
 
+def test_one_image_is_enough_for_who_asks_for_one():
+    one = ["a", "b"], [0, 1], [0, 1], None
+    assert size_problems(*one)
+    assert size_problems(*one, least_training=1) == []
+
+
 def test_a_class_without_training_images_is_told_why():
     names = ["whole", "tested", "copied", "short", "nothing"]
     problems = size_problems(

@@ -8,7 +8,7 @@ from gsfl_tune.experiment import Experiment, ExperimentError
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 EXPECTED = [
-    "aircraft", "cars", "cub200", "flowers102", "frozen_head", "image_folder", "pets",
+    "aircraft", "cars", "cub200", "few_labels", "flowers102", "frozen_head", "image_folder", "pets",
     "pretrain", "typefaces", "wide",
 ]  # fmt: skip
 SEARCHED_EVERYWHERE = [
@@ -26,6 +26,8 @@ SEARCHED_EVERYWHERE = [
 
 def load(name, tmp_path, *overrides):
     place = [] if name == "typefaces" else [f"data.path={tmp_path}"]
+    if name == "few_labels":
+        place.append(f"data.unlabelled={tmp_path}")
     return Experiment.load(FOLDER / f"{name}.yaml", [*place, *overrides])
 
 

@@ -17,6 +17,8 @@ from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import (
     AttentionSettings,
     BilinearAttention,
+    Granularities,
+    GranularitySettings,
     GsflHead,
     Network,
     PartDetector,
@@ -27,6 +29,7 @@ from gsfl_tune.models import (
     RecurrentAttention,
     create_backbone,
     create_pooling,
+    layers_of,
     map_shape,
     pooling_class,
 )
@@ -63,10 +66,11 @@ def make_config(
     recurrent: bool = False,
     parts: bool = False,
     attention: bool = False,
+    granularities: bool = False,
     **model: object,
 ) -> Config:
     method = "recurrent_attention" if recurrent else "part_rcnn" if parts else "single"
-    method = "counterfactual_attention" if attention else method
+    method = "counterfactual_attention" if attention else "pmg" if granularities else method
     return Config.model_validate(
         {
             "name": "zoo",
@@ -136,7 +140,16 @@ def make_network(config: Config) -> Network:
         attention = BilinearAttention(shape[0], AttentionSettings(5, head.feature_dim, 8))
         for parameter in attention.parameters():  # as if it had been trained
             torch.nn.init.normal_(parameter, 0, 0.5)
-    return Network(backbone, projection, pooling, head, recurrent, parts, attention).eval()
+    granularities = None
+    if config.training.method == "pmg":
+        layers = layers_of(backbone.name, 2, config.data.image_size, backbone.reads)
+        channels = tuple(each.channels for each in layers)
+        stops = tuple(each.stop for each in layers[1:])
+        granularities = Granularities(GranularitySettings(channels, stops, 8, len(CLASSES)))
+        for parameter in granularities.parameters():  # as if it had been trained
+            torch.nn.init.normal_(parameter, 0, 0.3)
+    further = recurrent, parts, attention, granularities
+    return Network(backbone, projection, pooling, head, *further).eval()
 
 
 @pytest.fixture(scope="session")

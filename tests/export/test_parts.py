@@ -1,4 +1,4 @@
-"""A network with parts or attention says in every format what it says in PyTorch, from pixels."""
+"""A network with parts, attention or further classifiers says the same in every format."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MODELS = [
     pytest.param({"backbone": "test_vit", "head": "plain"}, marks=pytest.mark.slow),
 ]
 SIDE = 74
-# What is joined to the features: the argument of `make_config`, and the module of the network.
-KINDS = ("parts", "attention")
+# What is joined to features or scores: the argument of `make_config`, and the network's module.
+KINDS = ("parts", "attention", "granularities")
 
 
 def deployed(model, kind):
@@ -42,7 +42,9 @@ def deployed(model, kind):
     return module, images, expected
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [*KINDS[:2], pytest.param("granularities", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model["backbone"])
 def test_onnx_gives_what_pytorch_does(tmp_path, model, kind):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -98,13 +100,20 @@ def test_it_sees_on_a_fast_backbone_what_it_does_in_pytorch(pooling, kind, tmp_p
     with torch.inference_mode():
         expected = network.infer(images)
         with quickened([network], 64, 10**9, torch.device("cpu"), tmp_path):
-            assert (network.backbone is plain) == (pooling == "native")
+            # Nor what enters its blocks.
+            none = pooling == "native" or kind == "granularities"
+            assert (network.backbone is plain) == none
             found = network.infer(images)
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("kind", "method"), [("parts", "part_rcnn"), ("attention", "counterfactual_attention")]
+    ("kind", "method"),
+    [
+        ("parts", "part_rcnn"),
+        ("attention", "counterfactual_attention"),
+        ("granularities", r"pmg\.prediction: joint"),
+    ],
 )
 def test_it_is_not_pruned(kind, method):
     config = make_config(**{kind: True}, backbone="test_efficientnet")

@@ -15,6 +15,7 @@ from gsfl_tune.losses import (
     Attributes,
     Distill,
     GroupReversal,
+    GroupUnlearning,
     Independence,
     LossInput,
     LossTerm,
@@ -204,6 +205,33 @@ def test_the_shared_part_gets_the_reversed_gradient_and_the_classifier_its_own()
         numerical.view(-1)[place] = (values[0] - values[1]) / (2 * step)
     strength = 2 / (1 + math.exp(-10 * 0.5)) - 1
     torch.testing.assert_close(gradients[0.5][0], -strength * numerical, rtol=1e-6, atol=1e-8)
+
+
+def test_the_group_that_the_discriminative_part_tells_is_unlearnt():
+    """The term against a loop, and its reversed gradient against one written out by hand."""
+    term = built(GroupUnlearning(6))
+    first, _, second = (each for each in term.classifier)
+    w1, b1, w2, b2 = (
+        each.detach().numpy() for each in (first.weight, first.bias, second.weight, second.bias)
+    )
+    assert w2.shape == (3, 6)
+    batch = made(progress=0.3)
+    d = batch.discriminative.clone().requires_grad_()
+    batch.__dict__["discriminative"] = d
+    found = term(batch)
+    found.backward()
+    expected, slope = 0.0, np.zeros((COUNT, LATENT))
+    for row, label in enumerate(LABELS.tolist()):
+        before = w1 @ d[row].detach().numpy() + b1
+        p = np.array(softmax((w2 @ np.maximum(before, 0) + b2).tolist()))
+        group = int(GROUPS[label])
+        expected -= math.log(p[group]) / COUNT
+        slope[row] = w1.T @ ((w2.T @ (p - np.eye(3)[group])) * (before > 0)) / COUNT
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    strength = 2 / (1 + math.exp(-3)) - 1
+    np.testing.assert_allclose(d.grad.numpy(), -strength * slope, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match=r"needs groups of the classes"):
+        GroupUnlearning(6).build(Sizes(3, LATENT, CLASSES, None))
 
 
 @pytest.mark.parametrize("standardize", [False, True])

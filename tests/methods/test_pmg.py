@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -9,6 +11,7 @@ from torch.nn import functional
 from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import Passes
 from gsfl_tune.methods.pmg import Pmg, shuffled
+from gsfl_tune.models import Granular, Granularities, Layer
 
 from .images import CHANNELS, CLASSES, Model, batch
 
@@ -83,6 +86,76 @@ def test_it_is_the_loss_of_the_image_and_of_every_jigsaw():
     assert float(terms.terms["jigsaw"]) == pytest.approx(expected, rel=1e-9)
     assert float(terms.total) == pytest.approx(float(whole) + 0.5 + 0.5 * expected, rel=1e-9)
     assert [note for note, _ in model.noted] == [True]
+
+
+class Joint(Layered):
+    """Its network has the classifiers, and one of what all of them look at."""
+
+    def __init__(self, method):
+        super().__init__()
+        layers = [Layer(CHANNELS)] * 3
+        settings = replace(method.granularities(layers, CLASSES), stops=())
+        self.network = Granularities(settings).double()
+        generator = torch.Generator().manual_seed(5)
+        for parameter in self.network.parameters():
+            torch.nn.init.normal_(parameter, 0, 0.3, generator=generator)
+
+    def granular(self, images):
+        maps = [self.maps(images)] * 3
+        return Granular(self.pool(maps[0]), *self.network(maps))
+
+    def passes(self, **others):
+        asked = {"granularities": self.network, "granular": self.granular}
+        return super().passes(layer=self.behind, **asked, **others)
+
+
+def plain_together(network, described):
+    """The classifier of the concatenation by hand."""
+    norm, first, _ = network.join
+    x = torch.cat(described)
+    x = (x - x.mean()) / (((x - x.mean()) ** 2).mean() + norm.eps).sqrt()
+    x = first.weight @ (x * norm.weight + norm.bias) + first.bias
+    x = torch.where(x > 0, x, x.exp() - 1)
+    return network.scores[-1].weight @ x + network.scores[-1].bias
+
+
+@torch.no_grad()
+def test_the_joint_prediction_is_the_sum_of_all_classifiers_and_each_has_its_loss():
+    method = Pmg(0.5, 3, 8, "joint")
+    method.build(Sizes(CHANNELS, CHANNELS, CLASSES, None, (CHANNELS,) * 3))
+    assert not list(method.parameters())  # they are the network's
+    model, data = Joint(method), batch(COUNT, 16, 24)
+    network = model.network
+    terms = method.step(data, model.passes())
+    jigsaws, together = 0.0, 0.0
+    for level, (_, shown) in enumerate(model.asked):
+        for image in range(COUNT):
+            layers = [*network.describe[level], network.scores[level]]
+            scores = plain_classifier(layers, model.conv(shown[image, None]).relu()[0])
+            jigsaws -= float(scores.log_softmax(0)[data.labels[image]]) / COUNT
+    answers = []
+    for image, label in zip(data.inputs, data.labels, strict=True):
+        maps = model.conv(image[None]).relu()[0]
+        eye = torch.nn.Linear(8, 8).double()
+        eye.weight.copy_(torch.eye(8))
+        eye.bias.zero_()
+        described = [plain_classifier([*each, eye], maps) for each in network.describe]
+        single = [
+            layer.weight @ v + layer.bias
+            for layer, v in zip(network.scores, described, strict=False)
+        ]
+        own = plain_together(network, described)
+        together -= float(own.log_softmax(0)[label]) / COUNT
+        unit = maps.mean((1, 2)) / maps.mean((1, 2)).norm()
+        answers.append(model.layer.weight @ unit + model.layer.bias + sum(single) + own)
+    assert float(terms.terms["jigsaw"]) == pytest.approx(jigsaws, rel=1e-9)
+    assert float(terms.terms["together"]) == pytest.approx(together, rel=1e-9)
+    whole = functional.cross_entropy(model.layer(model.features(data.inputs)), data.labels)
+    expected = float(whole) + 0.5 + together + 0.5 * jigsaws
+    assert float(terms.total) == pytest.approx(expected, rel=1e-9)
+    joined = model.granular(data.inputs).joined()
+    found = model.layer(joined[:, :CHANNELS]) + joined[:, CHANNELS:]
+    torch.testing.assert_close(found, torch.stack(answers), rtol=1e-9, atol=1e-9)
 
 
 def test_pieces_that_do_not_divide_the_image_are_left_out():

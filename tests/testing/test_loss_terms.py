@@ -15,6 +15,7 @@ from gsfl_tune.losses import (
     Distill,
     GranularityCalibration,
     GroupReversal,
+    GroupUnlearning,
     Independence,
     Isda,
     LossTerm,
@@ -76,6 +77,7 @@ def test_terms_that_are_built_in_keep_the_contract(create):
 
 def test_a_reversed_gradient_is_named_by_who_checks_it():
     check_loss_term(lambda: GroupReversal(3), own_gradients=["shared"])
+    check_loss_term(lambda: GroupUnlearning(3), own_gradients=["discriminative"])
     with pytest.raises(RuntimeError, match="Jacobian mismatch"):
         check_loss_term(lambda: GroupReversal(3))
 

@@ -30,6 +30,11 @@ def test_an_attention_map_of_the_class_keeps_the_contract():
     check_method(lambda: create_method(TrainingConfig(method="attention_crop", **settings)))
 
 
+def test_a_network_whose_classifiers_add_up_keeps_the_contract():
+    settings = {"pmg": {"prediction": "joint"}}
+    check_method(lambda: create_method(TrainingConfig(method="pmg", **settings)))
+
+
 def test_every_section_of_a_method_is_the_one_that_makes_it():
     for name in METHODS:
         section = getattr(TrainingConfig(), name, None)

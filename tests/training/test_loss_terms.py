@@ -26,6 +26,7 @@ SHARED = {
     "hsic": {"independence": {"weight": 10.0}},
     "variance": {"shared_variance": {"weight": 1.0}},
     "reversal": {"group_reversal": {"weight": 1.0, "hidden": 8}},
+    "unlearning": {"group_unlearning": {"weight": 1.0, "hidden": 8}},
 }
 CASES = [
     *(
@@ -64,8 +65,9 @@ def test_a_term_changes_what_is_trained_and_nothing_at_weight_0(workspace, tmp_p
     # It is the same training: what is there may be used.
     assert ignored._fingerprint == without._fingerprint
     trained = run(Training(tiny_config(model=head, loss=loss), workspace, tmp_path / "on"))
-    # The shared part does not reach the classifier.
-    weight = "classifier.weight" if head["head"] == "plain" else "shared.3.weight"
+    # The shared part does not reach the classifier, and one term does not reach that part.
+    reads_d = head["head"] == "plain" or name == "group_unlearning"
+    weight = "classifier.weight" if reads_d else "shared.3.weight"
     assert not torch.equal(state_of(trained)["module"][weight], state_of(without)["module"][weight])
     fresh = [Training(each.config, workspace, tmp_path / "fresh") for each in (without, trained)]
     assert_equal_states(*(each.head.state_dict() for each in fresh))

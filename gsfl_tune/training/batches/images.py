@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import repeat
 
 import numpy as np
@@ -175,6 +175,8 @@ class SplitBatches(ImageBatches):
 
         def features(images: Tensor) -> Tensor:
             activations = _through(prefix, images, split)
+            if network.granularities is not None:
+                return network.granular(partial(split.maps, activations)).joined()
             if network.reads_maps:
                 return network.pool_maps(split.maps(activations))
             return network.pool(split.suffix(activations))

@@ -151,7 +151,8 @@ def enough_images(images: int | None) -> bool:
 
 def gives_maps(network: Network) -> bool:
     """Returns whether a fast form of the backbone gives all that the network reads of it."""
-    return not network.reads_maps
+    # What enters blocks is not seen in it.
+    return not network.reads_maps and network.granularities is None
 
 
 def fast_backbone(

@@ -17,8 +17,10 @@ from gsfl_tune.models import (
     Reads,
     Weights,
     attention_size,
+    granularities_size,
     head_class,
     head_parameters,
+    layers_of,
     map_shape,
     part_detector_size,
     part_size,
@@ -39,6 +41,7 @@ from gsfl_tune.training.pricing.generators import numbers_of_generators
 from gsfl_tune.training.pricing.methods import (
     attentions,
     detectors,
+    granularities,
     numbers_of_methods,
     recurrences,
 )
@@ -184,6 +187,9 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
     if shared and max(case.values("loss.group_reversal.weight")) > 0:
         hidden = max(case.values("loss.group_reversal.hidden"))
         numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))
+    if shared and max(case.values("loss.group_unlearning.weight")) > 0:
+        hidden = max(case.values("loss.group_unlearning.hidden"))
+        numbers += 4 * (hidden * (latent_dim + 1) + groups * (hidden + 1))
     snr = max(case.values("training.finetune.epochs")) and case.values("training.finetune.snr")
     if snr and True in snr and max(case.values("loss.causality.weight")) > 0:
         # Most models have most channels in the last map.
@@ -288,6 +294,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     learned = math.gcd(channels, heads) * channels if heads else 0
     learned += _restitution(case, backbone) + _regions(case, backbone)
     learned += _detector(case, backbone, feature_dim) + _attention(case, backbone, feature_dim)
+    learned += _granularities(case, backbone, classes)
     return LargestModel(
         bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
@@ -350,6 +357,17 @@ def _attention(case: Experiment, backbone: str, feature_dim: int) -> int:
         return 0
     channels, _, _ = map_shape(backbone, max(case.values("data.image_size")), reads_of(case))
     return max(attention_size(channels, each) for each in every)
+
+
+def _granularities(case: Experiment, backbone: str, classes: int) -> int:
+    """Counts the parameters of classifiers behind blocks that predict, of the method with most."""
+    if not max(case.values("training.finetune.epochs")):
+        return 0
+    size, reads = max(case.values("data.image_size")), reads_of(case)
+    blocks = case.values("training.finetune.blocks")
+    layers = layers_of(backbone, "all" if "all" in blocks else max(blocks), size, reads)
+    every = granularities(case, layers, classes)
+    return max((granularities_size(each) for each in every), default=0)
 
 
 def _trained_parameters(case: Experiment, backbone: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Number
 from typing import Any, TypeVar
@@ -14,11 +14,21 @@ from gsfl_tune.experiment.config import TrainingConfig
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
 from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import Method, create_method
-from gsfl_tune.models import AttentionSettings, PartSettings, Recurrence, probe
+from gsfl_tune.models import (
+    AttentionSettings,
+    GranularitySettings,
+    Layer,
+    PartSettings,
+    Recurrence,
+    probe,
+)
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.training.pricing.cases import backbone_of
 
 T = TypeVar("T")
+
+# Words among settings of methods that take more memory than the others.
+_LARGER = ("joint",)
 
 
 def largest_settings(case: Experiment, name: str) -> dict[str, Any]:
@@ -34,8 +44,10 @@ def largest_settings(case: Experiment, name: str) -> dict[str, Any]:
     for key in getattr(TrainingConfig(), name).model_dump():
         path = f"training.{name}.{key}"
         values = case.values(path)
-        # Words do not say which of them is large: those of today differ in no memory.
-        found[path] = max(values) if all(isinstance(v, Number) for v in values) else values[0]
+        # Words do not say which of them is large; of most all take the same memory.
+        if not all(isinstance(v, Number) for v in values):
+            values = [each for each in values if each in _LARGER] or values[:1]
+        found[path] = max(values)
     return found
 
 
@@ -76,6 +88,24 @@ def attentions(case: Experiment, dim: int) -> list[AttentionSettings]:
         dim: D of its largest features.
     """
     return _asked(case, lambda method: method.attends(dim))
+
+
+def granularities(
+    case: Experiment, layers: Sequence[Layer], class_count: int
+) -> list[GranularitySettings]:
+    """Lists the classifiers behind blocks of the largest methods of a space that predict with them.
+
+    Args:
+        case: A part of a space.
+        layers: The maps behind the blocks that are trained, the last block's first.
+        class_count: C.
+    """
+
+    def ask(method: Method) -> GranularitySettings | None:
+        read = layers[: method.layers]
+        return method.granularities(read, class_count) if read else None
+
+    return _asked(case, ask)
 
 
 def _asked(case: Experiment, ask: Callable[[Method], T | None]) -> list[T]:

@@ -110,7 +110,10 @@ class Stage(ABC, Generic[M, C]):
         return None
 
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
-        """Returns unit features (N, D) on the CPU; None if the backbone was not trained."""
+        """Returns what the head reads of images, on the CPU; None if the backbone was not trained.
+
+        Unit features (N, D), and what is added to scores behind them, see `PlainHead.divided`.
+        """
         return None
 
     @property

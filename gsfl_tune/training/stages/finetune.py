@@ -23,7 +23,7 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.methods import Passes
-from gsfl_tune.models import Network, seed_drop_paths, seed_mix_styles
+from gsfl_tune.models import Granular, Network, seed_drop_paths, seed_mix_styles
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import (
     NORM_BATCHES,
@@ -181,6 +181,15 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         layers: Callable[[Tensor, int], Tensor] | None = None,
     ) -> Passes:
         under = self._under_autocast
+        granular: Callable[[Tensor], Granular] | None = None
+        if maps and network.granularities is not None:
+            # Not compiled: what enters blocks is noted.
+            own = self._batches.maps(network)
+            assert own is not None
+
+            def granular(inputs: Tensor) -> Granular:
+                return network.granular(partial(own, inputs))
+
         return Passes(
             features=under(features),
             head=under(network.head),
@@ -193,6 +202,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             recurrent=network.recurrent if maps else None,
             parts=under(network.pool_parts) if maps and network.parts else None,
             attended=under(network.pool_attended) if maps and network.attention else None,
+            granularities=network.granularities if maps else None,
+            granular=granular and under(granular),
             classifier=network.head.classifier.weight.detach() if maps else None,
             cross_entropy=self.cross_entropy,
             draws=self.draws,
@@ -337,7 +348,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     @torch.inference_mode()
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor:
-        """Returns unit features (N, D) on the CPU, with the validated weights."""
+        """Returns what the head reads of images, on the CPU, with the validated weights."""
         dataset = self.context.workspace.dataset
         images = dataset.pool if part == "pool" else dataset.test
         features = self._unit_features(self.evaluated.eval(), images, part, index)

@@ -15,6 +15,7 @@ from gsfl_tune.models import (
     PartSettings,
     Reads,
     attention_work,
+    granularities_work,
     has_batch_norms,
     map_shape,
     part_shapes,
@@ -63,7 +64,8 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     steps = max(1, train // stage.batch_size)
     updates = math.ceil(steps / stage.accumulate)
     method = create_method(config.training)
-    maps = [(each.channels, each.places) for each in method_layers(config, method)]
+    layers = method_layers(config, method)
+    maps = [(each.channels, each.places) for each in layers]
     views, passes = method.views * method.passes_through(len(maps)), method.head_passes
     pooling = pooling_class(model.pooling).operations(channels_of_pooling(config)[0])
     sizes = training_sizes(config)
@@ -91,6 +93,12 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
         # Once for each pass through the head, as random attention is pooled too.
         through += STEP * passes * _of_attention(config, size, attends)
         seen += _of_attention(config, config.eval_image_size, attends)
+    answering = method.granularities(layers, classes) if layers else None
+    if answering is not None:
+        # Beside the jigsaws, which the method counts, they see the image, and what is predicted.
+        through += STEP * granularities_work([each.places for each in layers], answering)
+        larger = (config.eval_image_size / size) ** 2
+        seen += granularities_work([larger * each.places for each in layers], answering)
     known = {ATTRIBUTES: attribute_count(config.data.attribute_columns)}
     through += STEP * method.operations(maps, stage.batch_size, known)
     if not cached:

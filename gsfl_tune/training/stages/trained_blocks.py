@@ -70,6 +70,7 @@ def stage_groups(
             *([] if network.recurrent is None else network.recurrent.parameters()),
             *([] if network.parts is None else network.parts.parameters()),
             *([] if network.attention is None else network.attention.parameters()),
+            *([] if network.granularities is None else network.granularities.parameters()),
             *context.loss.parameters(),
             *context.method.parameters(),
         ],

@@ -9,6 +9,7 @@ from gsfl_tune.losses import (
     Attributes,
     Center,
     GroupReversal,
+    GroupUnlearning,
     Isda,
     Loss,
     MetricLearning,
@@ -277,6 +278,18 @@ def test_a_classifier_of_the_shared_part_is_priced_where_there_is_such_a_part():
     experiment = Experiment.parse(text)
     assert term_bytes(experiment, 24, 21) == 16 * counted
     assert term_bytes(experiment.fixed({"model.head": "plain"}), 24, 21) == 0
+
+
+def test_a_classifier_of_the_group_is_priced_by_the_most_groups():
+    text = HEAD + (
+        "model: {latent_dim: 24, groups: {count: {int: [2, 7]}}}\n"
+        "loss: {group_unlearning: {weight: 1, hidden: {int: [8, 10]}}}\n"
+    )
+    groups = torch.arange(21) % 7
+    terms = {"group_unlearning": Weighted(1.0, GroupUnlearning(10))}
+    loss = Loss(Sizes(48, 24, 21, groups), terms)
+    counted = sum(parameter.numel() for parameter in loss.parameters())
+    assert term_bytes(Experiment.parse(text), 24, 21) == 16 * counted
 
 
 def test_a_layer_of_attributes_is_priced():
