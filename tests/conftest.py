@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from typing import Any
 
 # Python looks through all objects again and again while they only become more: those of torch and
 # timm, then thousands of tests. An eighth of the suite's time went there.
@@ -37,6 +38,36 @@ _LONG = [
     "test_time_budget.py",
     "test_gpu.py",
 ]
+
+# Files that share what takes seconds to make, and CPU as long as it is there: by the beginnings of
+# their paths. One process runs all of them, where three would make it three times.
+_TOGETHER = {
+    "a Ray": (
+        "tests/search/ray_tune/",
+        "tests/search/finals/test_resumed_finals.py",
+        "tests/search/finals/test_run_retrains.py",
+        "tests/search/observers/test_utilisation.py",
+    ),
+    "servers": ("tests/serve/",),
+    "a data set with issues": ("tests/issues/",),
+    "a search that was followed": ("tests/search/observers/tracking/",),
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            for name, beginnings in _TOGETHER.items():
+                if nodeid.startswith(beginnings):
+                    return name
+            return str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
-import sys
 
 import pytest
+
+from . import warm
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone")
 
@@ -38,8 +38,8 @@ print(json.dumps({"faults": counted, "freed": full - held()}))
 
 
 def _run(side: str) -> dict[str, int]:
-    command = [sys.executable, "-c", PROGRAM, side]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = warm.run([side], code=PROGRAM)
+    assert done.returncode == 0, done.stderr
     found: dict[str, int] = json.loads(done.stdout)
     return found
 

@@ -274,17 +274,19 @@ def test_a_changed_space_is_refused_with_the_difference(home, finished, trials):
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "slots"),
     [
-        pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, id="kill -9"),
+        pytest.param(signal.SIGKILL, 1, id="kill -9"),
+        pytest.param(signal.SIGKILL, 2, id="kill -9 of two at a time", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 2, id="ctrl-c", marks=pytest.mark.slow),
     ],
 )
-def test_a_search_that_dies_is_resumed_and_loses_nothing(home, finished, how):
-    run = home / "runs" / f"dies-{how.name}"
+def test_a_search_that_dies_is_resumed_and_loses_nothing(home, how, slots):
+    run = home / "runs" / f"dies-{how.name}-{slots}"
     arguments = ["search", "tiny.yaml", "--run-dir", run, "--set", "search.control=off"]
     arguments += ["--set", "training.head.epochs=60", "--trials", "6"]
-    arguments += ["--set", "search.scheduler.grace=20"]
+    arguments += ["--set", "search.scheduler.grace=20", "--set", "search.finalists=1"]
+    arguments += ["--set", "search.final_seeds=1", "--set", f"search.max_concurrent={slots}"]
     driver = subprocess.Popen(
         command(home, *arguments),
         cwd=home,

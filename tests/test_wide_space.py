@@ -56,7 +56,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.mark.parametrize(
-    ("seed", "count"), [(0, 6), pytest.param(1, 300, marks=[pytest.mark.slow])]
+    ("seed", "count"), [(0, 3), pytest.param(1, 300, marks=[pytest.mark.slow])]
 )
 def test_every_configuration_trains_exports_and_predicts(
     workspace: Workspace, tmp_path: Path, seed: int, count: int

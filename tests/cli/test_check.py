@@ -120,10 +120,14 @@ def test_images_that_a_backbone_cannot_see(file, capsys):
     assert "cannot see images of 100 px" in capsys.readouterr().err
 
 
-def test_template_and_demo_are_good(tmp_path, capsys):
+def test_the_demo_is_good():
+    assert main(["check", str(FOLDER / "typefaces.yaml")]) == 0
+
+
+@pytest.mark.slow  # test_offline_template checks it too
+def test_the_template_is_good(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    assert main(["check", str(FOLDER / "typefaces.yaml")]) == 0
     assert main(["check", str(FOLDER / "image_folder.yaml"), "--set", f"data.path={tmp_path}"]) == 0
     assert "2 classes" in capsys.readouterr().out
 
@@ -202,7 +206,11 @@ def test_what_was_measured_of_the_split_is_said_again(file, tmp_path, capsys, mo
     ("test", "told"),
     [
         (False, "of validation images 100% have the class of the training photograph most similar"),
-        (True, "clusters of similar photographs are held out as a whole"),
+        pytest.param(
+            True,
+            "clusters of similar photographs are held out as a whole",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bursts_are_said_again_with_and_without_a_test_part(

@@ -1,26 +1,19 @@
-"""A second check of the same experiment says the same, without PyTorch and timm."""
+"""Answers of `check` that are kept: what they are kept for, and when they are asked anew.
+
+That a second check imports neither PyTorch nor timm is asked in test_import_cost.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gsfl_tune.cli import _check_memory, main
-
-CODE = """
-import sys
-from gsfl_tune.cli import main
-code = main(["check", *sys.argv[1:]])
-print("LOADED", *{name.partition(".")[0] for name in sys.modules}, file=sys.stderr)
-sys.exit(code)
-"""
 
 TEXT = """\
 name: tiny
@@ -41,31 +34,6 @@ def file(tmp_path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TEXT)
     return path
-
-
-def anew(*arguments: object) -> tuple[str, set[str]]:
-    """What a check in a process of its own prints, and which packages it imports."""
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    (loaded,) = (line for line in done.stderr.splitlines() if line.startswith("LOADED"))
-    return done.stdout, set(loaded.split())
-
-
-@pytest.mark.parametrize("options", [(), ("--json",), ("--set", "search.time_budget=5m")])
-def test_a_second_check_needs_neither_torch_nor_timm(file, cache, options):
-    first, loaded = anew(file, *options)
-    assert {"torch", "timm"} <= loaded
-    (kept,) = cache.glob("*.json")
-    second, loaded = anew(file, *options)
-    assert not loaded & {"torch", "timm", "torchvision", "optuna", "ray"}
-    assert second == first
-    assert [kept] == list(cache.glob("*.json"))
 
 
 def checked(capsys: Any, *arguments: object) -> str:

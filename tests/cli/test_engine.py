@@ -18,6 +18,7 @@ def answers(answer):
     ]
 
 
+@pytest.mark.slow  # as evaluations are
 def test_predictions_are_the_same_whoever_computes(command, bundle_path, images):
     pytest.importorskip("openvino")
     words = ["predict", bundle_path, *images, "--json", "--top", 6]

@@ -27,7 +27,10 @@ def visit(browser, issues):
         each.close()
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 390), ("dark", 1280)])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [("light", 390), pytest.param("dark", 390, marks=pytest.mark.slow), ("dark", 1280)],
+)
 def test_everything_is_shown_and_nothing_is_fetched(visit, issues, theme, width):
     here = visit(color_scheme=theme, viewport={"width": width, "height": 800})
     page = here.page

@@ -52,8 +52,15 @@ def open_tab(page, name):
     page.wait_for_selector(f"#{name}.open")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [
+        ("light", 390),
+        ("dark", 1280),
+        pytest.param("dark", 390, marks=pytest.mark.slow),
+        pytest.param("light", 1280, marks=pytest.mark.slow),
+    ],
+)
 def test_every_chart_is_drawn_without_a_complaint(visit, whole, theme, width):
     here = visit(whole, color_scheme=theme, viewport={"width": width, "height": 800})
     drawn = 0

@@ -74,7 +74,10 @@ def picture(shade: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 390), ("dark", 1280)])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [("light", 390), pytest.param("dark", 390, marks=pytest.mark.slow), ("dark", 1280)],
+)
 def test_everything_is_drawn_and_nothing_sticks_out(visit_page, theme, width):
     page = evaluation_page(
         content(NAMES, 40),

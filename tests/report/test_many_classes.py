@@ -31,7 +31,7 @@ def open_model(visit_page, page, width):
     return here
 
 
-@pytest.mark.parametrize("width", [390, 700, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(700, marks=pytest.mark.slow), 1280])
 def test_every_bar_has_a_name_that_can_be_read(visit_page, page_of_many, width):
     here = open_model(visit_page, page_of_many, width)
     names = here.page.locator("#fig-classes svg text.under")
@@ -54,7 +54,9 @@ def test_every_bar_has_a_name_that_can_be_read(visit_page, page_of_many, width):
     assert here.complaints == []
 
 
-@pytest.mark.parametrize(("count", "width"), [(40, 390), (95, 1280)])
+@pytest.mark.parametrize(
+    ("count", "width"), [(40, 390), pytest.param(95, 1280, marks=pytest.mark.slow)]
+)
 def test_bars_scroll_as_soon_as_names_would_touch(visit_page, tmp_path, count, width):
     names = tuple(f"gull of kind {number}" for number in range(count))
     here = open_model(visit_page, page_of(names, tmp_path), width)

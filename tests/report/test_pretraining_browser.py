@@ -44,7 +44,10 @@ def whole_page(**options):
     return pretraining_page(EVIL, {"method": "moco", "images": "1,234, 96 px"}, records(), **given)
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 390), ("dark", 1280)])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [("light", 390), pytest.param("dark", 390, marks=pytest.mark.slow), ("dark", 1280)],
+)
 def test_everything_is_drawn_and_nothing_sticks_out(visit_page, theme, width):
     here = visit_page(whole_page(), color_scheme=theme, viewport={"width": width, "height": 800})
     for name in ("judged", "terms", "dimensions"):

@@ -80,7 +80,7 @@ def test_a_loss_of_one_term_is_drawn_once_and_many_epochs_are_thinned(tmp_path):
     assert "no epochs.jsonl of the best one" in page_of(maker.path).text("fig-training")
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_both_losses_are_in_one_plot(visit_page, tmp_path, width):
     maker = RunMaker(tmp_path / "run").begin().search().finish()
     two_stages(maker, WINNER)

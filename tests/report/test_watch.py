@@ -21,7 +21,7 @@ from gsfl_tune.report import WatchServer, watch
 from gsfl_tune.run import RunDirectory, run_lock
 from gsfl_tune.run.running_estimate import RunningEstimate
 from tests import warm
-from tests.report.browser import Visit, launched
+from tests.report.browser import Visit
 from tests.report.runs import RunMaker
 from tests.waiting import wait_until
 
@@ -166,9 +166,9 @@ def test_the_command_ends_when_it_is_told_to(tmp_path, word):
     assert (watch.returncode, errors) == (0, "")
 
 
-def test_an_open_page_follows_the_run_and_stays_where_it_is(tmp_path, impatient):
+def test_an_open_page_follows_the_run_and_stays_where_it_is(tmp_path, impatient, browser):
     maker = RunMaker(tmp_path / "run").begin().search(40, running=2)
-    with serving(maker.path) as server, launched() as browser:
+    with serving(maker.path) as server:
         here = Visit(browser, f"{server.url}#trials", viewport={"width": 1000, "height": 700})
         page = here.page
         page.click("#trials-table thead th:nth-child(4) button")
@@ -198,11 +198,11 @@ def test_an_open_page_follows_the_run_and_stays_where_it_is(tmp_path, impatient)
         here.close()
 
 
-def test_an_open_page_says_how_long_the_run_still_takes(tmp_path):
+def test_an_open_page_says_how_long_the_run_still_takes(tmp_path, browser):
     maker = RunMaker(tmp_path / "run").begin().search(12)
     run = RunDirectory(maker.path)
     RunningEstimate("search", 12, 40, 125.0, time.time()).write(run)
-    with serving(maker.path) as server, launched() as browser:
+    with serving(maker.path) as server:
         assert json.loads(get(server, "/version")[1])["left"] is None
         here = Visit(browser, server.url)
         with run_lock(run):
@@ -214,16 +214,15 @@ def test_an_open_page_says_how_long_the_run_still_takes(tmp_path):
         here.close()
 
 
-def test_an_open_page_says_when_its_server_is_gone(tmp_path):
+def test_an_open_page_says_when_its_server_is_gone(tmp_path, browser):
     maker = RunMaker(tmp_path / "run").begin().search(12)
-    with launched() as browser:
-        with serving(maker.path) as server:
-            here = Visit(browser, server.url)
-            here.page.wait_for_selector("#live:has-text('as of')")
-        here.page.wait_for_selector("#live.trouble", timeout=60_000)
-        assert "no update" in here.page.inner_text("#live")
-        assert here.page.is_visible("#headline")
-        here.close()
+    with serving(maker.path) as server:
+        here = Visit(browser, server.url)
+        here.page.wait_for_selector("#live:has-text('as of')")
+    here.page.wait_for_selector("#live.trouble", timeout=60_000)
+    assert "no update" in here.page.inner_text("#live")
+    assert here.page.is_visible("#headline")
+    here.close()
 
 
 def test_started_before_the_run_it_waits_for_it(tmp_path):

@@ -49,7 +49,10 @@ def shot(page, name: str) -> None:
         page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 390), ("dark", 1280)])
+@pytest.mark.parametrize(
+    ("theme", "width"),
+    [("light", 390), pytest.param("dark", 390, marks=pytest.mark.slow), ("dark", 1280)],
+)
 def test_an_image_is_answered_with_map_and_neighbours(visit, looks, theme, width):
     here = visit(color_scheme=theme, viewport={"width": width, "height": 800})
     page, data = here.page, jpeg(300, 240, seed=2)

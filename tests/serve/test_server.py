@@ -233,6 +233,7 @@ def test_a_second_signal_does_not_wait_for_requests(start, served_bundle, word):
     assert server.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_an_idle_server_stops_at_once(start, served_bundle):
     with start(served_bundle) as server:
         code, out, err = server.stop()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from gsfl_tune.cluster import data_paths
 from gsfl_tune.experiment import Experiment
+from tests import warm
 from tests.cluster.nodes import PACKAGE, Nodes, can_unshare, mounted
 
 EXPERIMENT = """\
@@ -218,7 +219,8 @@ def test_this_machine_alone_is_asked_without_ray(home: Path, tmp_path: Path) -> 
             "sys.exit(code)\n"
         )
         run = home / "shared/run"
-        done = nodes.python("-c", script, "doctor", home / "tiny.yaml", "--run-dir", run)
+        words = ["doctor", home / "tiny.yaml", "--run-dir", run]
+        done = warm.run(words, code=script, env=nodes.environment)
     finally:
         nodes.close()
     assert done.returncode == 2, done.stderr

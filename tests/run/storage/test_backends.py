@@ -165,7 +165,7 @@ def test_a_mount_that_vanished_is_not_written_below(mount: Path) -> None:
     assert list((mount / "run").iterdir()) == []
 
 
-@pytest.mark.parametrize("mood", ["500", "refuse"])
+@pytest.mark.parametrize("mood", ["500", pytest.param("refuse", marks=pytest.mark.slow)])
 def test_writes_are_repeated_until_they_are_taken(server: S3Server, s3: str, mood: str) -> None:
     storage = open_storage(s3)
     storage.put("before", b"x")

@@ -30,8 +30,6 @@ from gsfl_tune.search.observers import checkpoint_retention
 from tests.search.experiments import experiment, searched, states
 from tests.search.trainables import Troubled
 
-pytestmark = pytest.mark.usefixtures("ray_of_tests")
-
 OVERRIDES = ("search.sampler.name=random", "search.scheduler.name=none", "search.trials=7")
 
 
@@ -55,7 +53,7 @@ class RungClock(Watcher):
 
 @pytest.fixture
 def search(
-    run: RunDirectory, two_slots: Slots, cache_dir: Path
+    ray_of_tests: None, run: RunDirectory, two_slots: Slots, cache_dir: Path
 ) -> Callable[..., tuple[StudyOutcome, list[str]]]:
     def run_it(clock: RungClock, *overrides: str, **options: Any) -> tuple[StudyOutcome, list[str]]:
         outcome = searched(

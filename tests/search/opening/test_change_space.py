@@ -102,7 +102,9 @@ def test_a_narrower_space_keeps_the_trials_inside_it(run: RunDirectory) -> None:
     assert len(optuna.load_study(study_name="search", storage=storage).trials) == TRIALS + 3
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes", "sobol"])
+@pytest.mark.parametrize(
+    "sampler", ["tpe", "random", pytest.param("gp", marks=pytest.mark.slow), "cmaes", "sobol"]
+)
 def test_what_optuna_would_refuse_is_a_space_too(run: RunDirectory, sampler: str) -> None:
     """Other choices, a kind of number, a scale, parameters more and less: any sampler goes on."""
     name = f"search.sampler.name={sampler}"

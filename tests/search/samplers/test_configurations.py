@@ -16,7 +16,7 @@ from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.samplers.configurations import Tried, count_configurations, key_of, walk
 from tests.search.experiments import experiment
 
-MODELS = ["tpe", "gp", "cmaes", "random", "sobol", "grid"]
+MODELS = ["tpe", pytest.param("gp", marks=pytest.mark.slow), "cmaes", "random", "sobol", "grid"]
 # Two head kinds, three group counts for one of them, three dropouts: (3 + 1) * 3.
 SMALL = ("model.latent_dim=16", "training.head.learning_rate=0.01")
 POSSIBLE = 12

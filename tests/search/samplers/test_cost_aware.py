@@ -73,7 +73,7 @@ def test_proposals_with_prices_depend_on_the_history_alone() -> None:
     assert _searched(tried, 12) == _searched(tried, 12)
 
 
-@pytest.mark.parametrize("name", ["gp", "sobol"])
+@pytest.mark.parametrize("name", [pytest.param("gp", marks=pytest.mark.slow), "sobol"])
 def test_samplers_that_cannot_draw_again_are_left_alone(name: str) -> None:
     free = _searched(_experiment("search.sampler.cost_ratio=null", name=name), 6)
     assert _searched(_experiment("search.sampler.cost_ratio=0.1", name=name), 6) == free

@@ -81,7 +81,7 @@ def test_proposes_what_optuna_does(direction: str, multivariate: bool) -> None:
                 assert found[name] == value
 
 
-@pytest.mark.parametrize("trials", [12, 400])
+@pytest.mark.parametrize("trials", [12, pytest.param(400, marks=pytest.mark.slow)])
 def test_proposes_what_optuna_does_for_every_kind_of_parameter(trials: int) -> None:
     kinds = {
         "float": FloatDistribution(-2.0, 3.0),

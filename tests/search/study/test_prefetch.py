@@ -103,7 +103,7 @@ def test_an_interrupted_study_gets_the_proposals_of_an_uninterrupted_one(
     assert parts == whole
 
 
-@pytest.mark.parametrize("name", ["gp", "cmaes"])
+@pytest.mark.parametrize("name", [pytest.param("gp", marks=pytest.mark.slow), "cmaes"])
 def test_models_of_a_fixed_space_are_asked_ahead_too(
     run: RunDirectory, opened: Any, name: str
 ) -> None:

@@ -37,6 +37,7 @@ OVERRIDES = (
 )
 
 
+@pytest.mark.slow
 def test_rungs_within_pretrainings(
     run: RunDirectory, one_slot: Slots, cache_dir: Path, ray_of_tests: None
 ) -> None:

@@ -93,7 +93,7 @@ def slow(*overrides: str) -> Any:
     "overrides",
     [
         ("loss.center_init=class_mean", "training.finetune.clip_norm=1", "training.ema=0.5"),
-        ("model.head=plain", "training.finetune.blocks=2"),
+        slow("model.head=plain", "training.finetune.blocks=2"),
         # Adapters that are trained, and rates that fall from block to block.
         slow(
             "training.finetune.train=lora",

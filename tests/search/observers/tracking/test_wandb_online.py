@@ -154,7 +154,14 @@ def _no_project(server: WandbServer, key: str) -> None:
     server.runs.clear()
 
 
-@pytest.mark.parametrize("lose", [_no_run, _no_last_epoch, _no_project])
+@pytest.mark.parametrize(
+    "lose",
+    [
+        _no_last_epoch,
+        pytest.param(_no_run, marks=pytest.mark.slow),
+        pytest.param(_no_project, marks=pytest.mark.slow),
+    ],
+)
 def test_what_a_server_lost_is_sent_again(
     server: WandbServer,
     copied: Callable[[str], RunDirectory],
