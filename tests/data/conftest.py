@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.experiment.data_config import DataConfig
+from tests.once import once
 
 
 def picture(seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:
@@ -46,5 +47,5 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that tests with real photographs share."""
-    return tmp_path_factory.mktemp("photographs")
+    """A cache that tests with real photographs share, in whichever process they run."""
+    return once(tmp_path_factory, "photographs", lambda folder: None)

@@ -81,7 +81,7 @@ def test_a_cut_copy_under_another_label_is_found(tmp_path, cache):
     for label, name in enumerate("ab"):
         (root / name).mkdir(parents=True)
         for number in range(10):
-            crowded(100 * label + number).save(root / name / f"{number}.png")
+            crowded(100 * label + number).save(root / name / f"{number}.png", compress_level=1)
     cut(0.05, 0.02, 0, 0.03)(crowded(3)).save(root / "b" / "wrong.jpg", quality=80)
     near = prepare(configure("folder", root), cache_dir=cache).near_duplicates()
     assert near.conflicting == [[str(root / "a" / "3.png"), str(root / "b" / "wrong.jpg")]]
@@ -106,7 +106,7 @@ def test_many_images_are_compared_within_their_classes(tmp_path, cache, monkeypa
     for label, (name, count) in enumerate((("a", 15), ("b", 6))):
         (root / name).mkdir(parents=True)
         for number in range(count):
-            crowded(100 * label + number).save(root / name / f"{number}.png")
+            crowded(100 * label + number).save(root / name / f"{number}.png", compress_level=1)
     cut_by = cut(0.05, 0.02, 0, 0.03)
     brighter = toned(lambda v: 1.05 * v)
     copies = {
@@ -116,7 +116,7 @@ def test_many_images_are_compared_within_their_classes(tmp_path, cache, monkeypa
         "brighter": ("a/7.png", "b/brighter.png", brighter(crowded(7))),
     }
     for _, file, image in copies.values():
-        image.save(root / file)
+        image.save(root / file, compress_level=1)
     dataset = prepare(configure("folder", root), cache_dir=cache)
     assert sum(dataset.summary()["counts"].values()) == 25
     expected = [sorted(str(root / file) for file in copies[name][:2]) for name in found]
@@ -143,7 +143,7 @@ def test_what_points_to_the_other_side_is_another_class_and_no_copy(tmp_path, ca
         (root / name).mkdir(parents=True)
         for number in range(10):
             image = arrow(number) if name == "left" else mirror(arrow(number))
-            image.save(root / name / f"{number}.png")
+            image.save(root / name / f"{number}.png", compress_level=1)
     dataset = prepare(configure("folder", root), cache_dir=cache)
     assert not dataset.near_duplicates().groups
     assert sum(dataset.summary()["counts"].values()) == 20
@@ -165,7 +165,7 @@ def test_things_of_one_shape_are_no_parts_of_each_other(tmp_path, cache, make):
     for label, name in enumerate("ab"):
         (root / name).mkdir(parents=True)
         for number in range(25):
-            make(100 * label + number).save(root / name / f"{number:02d}.png")
+            make(100 * label + number).save(root / name / f"{number:02d}.png", compress_level=1)
     assert not prepare(configure("folder", root), cache_dir=cache).near_duplicates().groups
 
 
@@ -174,7 +174,7 @@ def test_other_pictures_of_one_colour_scheme_are_no_copies(tmp_path, cache):
     for label, name in enumerate("ab"):
         (root / name).mkdir(parents=True)
         for number in range(25):
-            scene(100 * label + number).save(root / name / f"{number:02d}.png")
+            scene(100 * label + number).save(root / name / f"{number:02d}.png", compress_level=1)
     assert not prepare(configure("folder", root), cache_dir=cache).near_duplicates().groups
 
 
@@ -184,7 +184,7 @@ def test_a_mirrored_copy_of_a_test_image_is_left_out_of_training(tmp_path, cache
             (tmp_path / "data" / part / name).mkdir(parents=True)
             for number in range(10):
                 image = crowded(100 * label + first + number)
-                image.save(tmp_path / "data" / part / name / f"{number}.png")
+                image.save(tmp_path / "data" / part / name / f"{number}.png", compress_level=1)
     copy = tmp_path / "data" / "train" / "a" / "copy.jpg"
     mirror(crowded(55)).save(copy)
     dataset = prepare(configure("folder", tmp_path / "data"), cache_dir=cache)
@@ -202,12 +202,12 @@ def test_copies_are_left_out_of_images_without_labels(
             (tmp_path / "data" / part / name).mkdir(parents=True)
             for number in range(10):
                 image = crowded(100 * label + first + number)
-                image.save(tmp_path / "data" / part / name / f"{number}.png")
+                image.save(tmp_path / "data" / part / name / f"{number}.png", compress_level=1)
     (tmp_path / "more").mkdir()
     for number in range(6):
-        crowded(500 + number).save(tmp_path / "more" / f"{number}.png")
-    mirror(crowded(52)).save(tmp_path / "more" / "mirrored.png")
-    cut(0.05, 0.03, 0.01, 0.02)(crowded(153)).save(tmp_path / "more" / "cut.png")
+        crowded(500 + number).save(tmp_path / "more" / f"{number}.png", compress_level=1)
+    mirror(crowded(52)).save(tmp_path / "more" / "mirrored.png", compress_level=1)
+    cut(0.05, 0.03, 0.01, 0.02)(crowded(153)).save(tmp_path / "more" / "cut.png", compress_level=1)
     config = configure("folder", tmp_path / "data", unlabelled=str(tmp_path / "more"))
     dataset = prepare(config, cache_dir=cache)
     assert len(dataset.unlabelled) == 8 - left_out

@@ -42,7 +42,7 @@ def test_copies_of_other_size_and_quality_never_straddle_a_split(tmp_path, cache
         (root / name).mkdir(parents=True)
         for number in range(20):
             image = scene(100 * label + number)
-            image.save(root / name / f"{number:02d}.png")
+            image.save(root / name / f"{number:02d}.png", compress_level=1)
             image.resize((100, 75)).save(root / name / f"{number:02d}-small.jpg", quality=60)
     dataset = prepare(configure("folder", root), cache_dir=cache)
     parts = {Path(path).stem: [] for path in parts_of(dataset)}
@@ -65,7 +65,7 @@ def test_copies_under_another_label_are_found(tmp_path, cache):
     for label, name in enumerate("ab"):
         (root / name).mkdir(parents=True)
         for number in range(10):
-            scene(100 * label + number).save(root / name / f"{number}.png")
+            scene(100 * label + number).save(root / name / f"{number}.png", compress_level=1)
     scene(3).save(root / "b" / "wrong.jpg", quality=80)
     near = prepare(configure("folder", root), cache_dir=cache).near_duplicates()
     assert near.conflicting == [[str(root / "a" / "3.png"), str(root / "b" / "wrong.jpg")]]
@@ -78,7 +78,7 @@ def test_drawings_on_white_are_not_all_copies(tmp_path, cache):
         for number in range(10):
             blank = Image.new("RGB", (64, 64), "white")
             blank.putpixel((label * 10 + number, 30), (0, 0, 0))
-            blank.save(root / name / f"{number}.png")
+            blank.save(root / name / f"{number}.png", compress_level=1)
     assert not prepare(configure("folder", root), cache_dir=cache).near_duplicates().groups
 
 
@@ -199,7 +199,7 @@ def given_parts(root: Path, *, near: bool) -> Path:
             if near:
                 image = Image.blend(scene(seed), image, 0.35)
             (root / "val" / name).mkdir(parents=True, exist_ok=True)
-            image.save(root / "val" / name / f"{number}.png")
+            image.save(root / "val" / name / f"{number}.png", compress_level=1)
     return root
 
 
@@ -242,7 +242,7 @@ def test_groups_of_a_column_and_folders(tmp_path, cache):
     for animal in range(30):
         for number in range(4):
             stream = io.BytesIO()
-            scene(10 * animal + number).save(stream, "PNG")
+            scene(10 * animal + number).save(stream, "PNG", compress_level=1)
             row = {"image": {"bytes": stream.getvalue(), "path": f"{animal}-{number}.png"}}
             rows.append(row | {"label": animal % 2, "animal": f"cow {animal}"})
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "cows.parquet")
@@ -295,7 +295,7 @@ def test_the_split_depends_neither_on_the_size_nor_on_a_second_start(tmp_path, c
 
 def save_scene(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scene(seed).save(path)
+    scene(seed).save(path, compress_level=1)
 
 
 def test_broken_images_do_not_keep_the_others_from_being_compared(tmp_path, cache):
@@ -308,8 +308,9 @@ def test_broken_images_do_not_keep_the_others_from_being_compared(tmp_path, cach
 
 
 def real(name: str, **split):
+    # In the order of a folder, as which others read them: all that was computed is shared.
     files = [
-        Path(REAL or "") / name / f"{part}.parquet" for part in ("train", "validation", "test")
+        Path(REAL or "") / name / f"{part}.parquet" for part in ("test", "train", "validation")
     ]
     paths = [str(file) for file in files if file.exists()]
     return configure("parquet", paths, label_column="label", split=split)

@@ -33,12 +33,12 @@ def shelves(root: Path, *, shelf: float = 0.65, test: bool = False) -> Path:
                 image = Image.blend(scene(seed), scene(seed + 1 + number), 1 - shelf)
                 file = root / ("train" if test else "") / name / f"{place}-{number}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
-                image.save(file)
+                image.save(file, compress_level=1)
         for number in range(10 if test else 0):
             file = root / "test" / name / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             seed = 90_000 + 1000 * label + 10 * number
-            Image.blend(scene(seed), scene(seed + 1), 1 - shelf).save(file)
+            Image.blend(scene(seed), scene(seed + 1), 1 - shelf).save(file, compress_level=1)
     return root
 
 

@@ -82,7 +82,9 @@ def test_objects_of_one_shape_before_one_background_are_no_copies(tmp_path, cach
         (root / name).mkdir(parents=True)
         for number in range(15):
             colour = (235 - 4 * number, 230, 225 - 3 * number)
-            shirt(100 * label + number, colour).save(root / name / f"{number:02d}.png")
+            shirt(100 * label + number, colour).save(
+                root / name / f"{number:02d}.png", compress_level=1
+            )
     assert not prepare(configure("folder", root), cache_dir=cache).near_duplicates().groups
 
 
@@ -92,17 +94,16 @@ def test_things_of_one_shape_in_other_colours_are_no_copies(tmp_path, cache):
         (root / name).mkdir(parents=True)
     for number in range(6):
         colour = tuple(round(255 * v) for v in colorsys.hsv_to_rgb(number / 6, 0.8, 0.9))
-        shirt(1, colour).save(root / "a" / f"{number}.png")
-        scene(number).save(root / "b" / f"{number}.png")
+        shirt(1, colour).save(root / "a" / f"{number}.png", compress_level=1)
+        scene(number).save(root / "b" / f"{number}.png", compress_level=1)
     assert not prepare(configure("folder", root), cache_dir=cache).near_duplicates().groups
 
 
 @real_data
-def test_garments_on_one_cloth_are_no_copies(tmp_path):
+def test_garments_on_one_cloth_are_no_copies(photographs):
     """Clothing has many shirts photographed on one cloth, and one photograph twice."""
-    file = Path(REAL or "") / "clothing" / "train.parquet"
-    config = configure("parquet", file, label_column="label")
-    found = prepare(config, cache_dir=tmp_path, parts=()).near_duplicates().groups
+    config = configure("parquet", Path(REAL or "") / "clothing")
+    found = prepare(config, cache_dir=photographs).near_duplicates().groups
     assert [len(group) for group in found] == [2]
 
 
@@ -121,7 +122,7 @@ def pasted(tmp_path):
                 seen = toned(lambda v: 1.25 * v)(thing) if place else thing
                 photograph.paste(seen, corner)
                 name = f"{'xy'[label]}{number:02d}{end}.png"
-                photograph.save(root / name)
+                photograph.save(root / name, compress_level=1)
                 x, y = corner
                 lines.append(f"{name},{'xy'[label]},{x},{y},{x + 60},{y + 60}")
     (root / "boxes.csv").write_text("\n".join(lines) + "\n")
@@ -165,7 +166,7 @@ def test_two_boxes_of_a_photograph_that_show_the_same_are_named(tmp_path, cache)
     root.mkdir()
     lines = ["file_name,label,xmin,ymin,xmax,ymax"]
     for number in range(20):
-        scene(number, (200, 150)).save(root / f"{number:02d}.png")
+        scene(number, (200, 150)).save(root / f"{number:02d}.png", compress_level=1)
         lines.append(f"{number:02d}.png,{'xy'[number % 2]},10,10,90,130")
     lines.append("04.png,y,11,10,91,131")
     (root / "boxes.csv").write_text("\n".join(lines) + "\n")
@@ -179,7 +180,7 @@ def test_while_photographs_are_compared_it_is_said(tmp_path, cache, monkeypatch)
     (tmp_path / "data/a").mkdir(parents=True)
     (tmp_path / "data/b").mkdir()
     for seed in range(8):
-        scene(seed).save(tmp_path / "data" / "ab"[seed % 2] / f"{seed}.png")
+        scene(seed).save(tmp_path / "data" / "ab"[seed % 2] / f"{seed}.png", compress_level=1)
     said = []
     compare = near.cut_copies
 

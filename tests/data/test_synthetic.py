@@ -38,7 +38,7 @@ def photos(tmp_path) -> Path:
         folder = tmp_path / "photos" / name
         folder.mkdir(parents=True)
         for index in range(10):
-            scene(100 * label + index).save(folder / f"{index}.png")
+            scene(100 * label + index).save(folder / f"{index}.png", compress_level=1)
     return tmp_path / "photos"
 
 
@@ -192,7 +192,9 @@ def test_a_given_part_with_marked_images_is_refused(tmp_path, cache, part):
             folder = tmp_path / "photos" / each / name
             folder.mkdir(parents=True)
             for index in range(3):
-                scene(1000 * number + 100 * label + index).save(folder / f"{index}.png")
+                scene(1000 * number + 100 * label + index).save(
+                    folder / f"{index}.png", compress_level=1
+                )
     photos = tmp_path / "photos"
     made = write_synthetic(
         tmp_path / "made", [("a", scene(7777), [photos / "train" / "a" / "0.png"])]
@@ -221,7 +223,7 @@ def test_an_evaluation_scores_no_synthetic_image(photos, tmp_path, cache):
 
 def test_they_are_no_images_without_labels(photos, tmp_path, cache):
     folder = of_each(photos, tmp_path / "made")
-    scene(4000).save(folder / "0000-a" / "photo.png")
+    scene(4000).save(folder / "0000-a" / "photo.png", compress_level=1)
     data = configure("folder", photos, unlabelled=str(folder))
     dataset = prepare(data, cache_dir=cache)
     assert [Path(path).name for path in dataset.unlabelled.paths] == ["photo.png"]
@@ -233,7 +235,7 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(photos, tmp_path, cache
     listed = [("a", scene(900 + number), trained) for number in range(3)]
     folder = write_synthetic(tmp_path / "made", [*listed, ("wolf", scene(950), trained)])
     (folder / "0000-a/00000.png").unlink()
-    scene(901).save(folder / "0000-a/00001.png")
+    scene(901).save(folder / "0000-a/00001.png", compress_level=1)
     dataset = prepare(configure("folder", photos, synthetic=str(folder)), cache_dir=cache)
     told = "\n".join(dataset.notices)
     for reason in (
@@ -278,7 +280,7 @@ def test_rows_that_a_source_cuts_off_are_not_cut_off_synthetic_images(tmp_path, 
     make_aircraft(tmp_path)
     files = sorted((tmp_path / "fgvc-aircraft-2013b" / "data" / "images").iterdir())
     for number, file in enumerate(files):
-        scene(number).save(file)
+        scene(number).save(file, compress_level=1)
     folder = write_synthetic(tmp_path / "made", [("707-320", scene(99), [files[0]])])
     dataset = prepare(configure("aircraft", tmp_path, synthetic=str(folder)), cache_dir=cache)
     row = dataset.pool.paths.index(str(folder / "0000-707-320" / "00000.png"))

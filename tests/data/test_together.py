@@ -190,7 +190,7 @@ def test_what_features_alone_find_of_photographs_is_kept_in_one_part(tmp_path, c
     monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
     [test] = Path(REAL, "clothing").glob("*test*.parquet")
-    contents = [row["bytes"] for row in pq.read_table(test).column("image").to_pylist()[:90]]
+    contents = [row["bytes"] for row in pq.read_table(test).column("image").to_pylist()[:60]]
     pairs = []
     for number, content in enumerate(contents):
         image = Image.open(io.BytesIO(content)).convert("RGB")

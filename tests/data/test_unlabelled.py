@@ -36,7 +36,9 @@ def photos(tmp_path):
             folder = tmp_path / "photos" / part / label
             folder.mkdir(parents=True)
             for index in range(4):
-                scene(100 * number + 10 * (label == "b") + index).save(folder / f"{index}.png")
+                scene(100 * number + 10 * (label == "b") + index).save(
+                    folder / f"{index}.png", compress_level=1
+                )
     return tmp_path / "photos"
 
 
@@ -44,7 +46,7 @@ def test_copies_of_held_out_images_are_left_out_and_counted(photos, tmp_path, ca
     folder = tmp_path / "more"
     folder.mkdir()
     for seed in range(500, 506):
-        scene(seed).save(folder / f"{seed}.png")
+        scene(seed).save(folder / f"{seed}.png", compress_level=1)
     # Byte for byte, and smaller and brighter as JPEG; a copy of a training image is no harm.
     (folder / "same.png").write_bytes((photos / "test/a/0.png").read_bytes())
     for name, part in (("near", "validation"), ("near_test", "test")):
@@ -73,7 +75,7 @@ def test_copies_of_held_out_images_are_left_out_and_counted(photos, tmp_path, ca
 def test_parquet_with_and_without_labels(photos, tmp_path, cache, labels):
     def content(seed):
         stream = io.BytesIO()
-        scene(seed).save(stream, "PNG")
+        scene(seed).save(stream, "PNG", compress_level=1)
         return {"bytes": stream.getvalue(), "path": f"{seed}.png"}
 
     columns = {"image": [content(seed) for seed in range(700, 709)]}

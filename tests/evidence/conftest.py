@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.run import RunDirectory, write_json
 from gsfl_tune.run.results import Outcome, Results, Score, write_results
 from gsfl_tune.training import Training, Workspace
+from gsfl_tune.training.caches import engines
 from gsfl_tune.training.predictions import save_predictions
 from tests.training.conftest import tiny_config
 
@@ -33,6 +34,14 @@ def small_config(**changes: dict[str, Any]) -> Config:
     base = tiny_config(**SETTING).model_dump()
     merged = {name: {**base[name], **values} for name, values in changes.items()}
     return Config.model_validate(base | merged)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def own_engine() -> Iterator[None]:
+    """Leaves OpenVINO out: rehearsing it for each network takes longer than these networks do."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(engines.SWITCH_VARIABLE, "0")
+        yield
 
 
 @pytest.fixture(scope="session")

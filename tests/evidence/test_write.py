@@ -16,6 +16,7 @@ from gsfl_tune.run import RunDirectory
 
 from .conftest import FINETUNE
 
+SLOW = pytest.mark.slow
 KINDS = {
     "finetuned": {"training": {"finetune": FINETUNE, "head": {"epochs": 3}, "ema": 0.5}},
     "bilinear": {"model": {"pooling": "bilinear", "pooling_channels": 6}},
@@ -44,7 +45,10 @@ def whole(workspace, retrained, tmp_path_factory):
     return path, write(workspace, path, retrained(), retrained(model={"head": "plain"}))
 
 
-@pytest.mark.parametrize("kind", ["head", *KINDS])
+# Bilinear pooling goes the same way as the mean, and is fitted once more.
+@pytest.mark.parametrize(
+    "kind", ["head", *(pytest.param(k, marks=SLOW) if k == "bilinear" else k for k in KINDS)]
+)
 def test_every_kind_of_winner_has_its_evidence(workspace, retrained, whole, tmp_path, kind):
     winner, control = retrained(**KINDS.get(kind, {})), retrained(model={"head": "plain"})
     notices: list[str] = []

@@ -63,7 +63,7 @@ def survives(text, overrides=()):
 
 
 @given(section(""), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @example(
     {"model": {"x": {"choice": {"a": {}, "b": {}}}}, "search": {"enqueue": [{"model.x": [1]}]}},
     True,
@@ -77,7 +77,7 @@ def test_any_tree(tree, start_well):
 
 
 @given(st.text(alphabet="ab:{}[]-,&*!'\"#|>%@`\n\t 01.~?\\", max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_text(text):
     survives(text)
 

@@ -71,7 +71,7 @@ def holds(condition, value):
 
 
 @given(TREES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_yaml_reads_back_what_it_wrote(tree):
     problems = []
     node = read_yaml(write_yaml(tree), "t", problems)
@@ -81,7 +81,7 @@ def test_yaml_reads_back_what_it_wrote(tree):
 
 
 @given(experiments())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_to_yaml_loads_back_to_an_equal_experiment(tree):
     experiment = experiment_of(tree)
     again = Experiment.parse(experiment.to_yaml(), file="elsewhere.yaml")
@@ -92,7 +92,7 @@ def test_to_yaml_loads_back_to_an_equal_experiment(tree):
 
 
 @given(experiments(), st.integers(0, 2**31), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_what_is_drawn_makes_a_valid_configuration(tree, seed, everything):
     experiment = experiment_of(tree)
     params = draw(experiment, seed, everything)
@@ -111,7 +111,7 @@ def test_what_is_drawn_makes_a_valid_configuration(tree, seed, everything):
 
 
 @given(experiments(), st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_parameter_is_active_exactly_when_its_condition_holds(tree, seed):
     experiment = experiment_of(tree)
     params = draw(experiment, seed)
@@ -137,7 +137,7 @@ def test_a_parameter_is_active_exactly_when_its_condition_holds(tree, seed):
         st.sampled_from(PATHS), st.integers(-5, 5000) | st.floats(-5, 5000) | st.just("sgd")
     ),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_clip_gives_allowed_values_and_says_what_it_changed(tree, wanted):
     experiment = experiment_of(tree)
     params, notices = experiment.space.clip(wanted)
@@ -157,7 +157,7 @@ def test_clip_gives_allowed_values_and_says_what_it_changed(tree, wanted):
 
 
 @given(experiments(), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_drawn_values_survive_clipping(tree, seed):
     experiment = experiment_of(tree)
     params = draw(experiment, seed)
@@ -165,7 +165,7 @@ def test_drawn_values_survive_clipping(tree, seed):
 
 
 @given(experiments(), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_bounds_hold_whatever_is_drawn(tree, seed):
     experiment = experiment_of(tree)
     config = experiment.configure(draw(experiment, seed))
@@ -180,7 +180,7 @@ def test_bounds_hold_whatever_is_drawn(tree, seed):
 @given(
     experiments(), st.sampled_from(["model.groups.count", "model.latent_dim"]), st.integers(2, 60)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_clamp_bounds_what_is_drawn(tree, path, high):
     experiment = experiment_of(tree).clamp(path, high)
     assert max(experiment.values(path)) <= high
@@ -188,7 +188,7 @@ def test_clamp_bounds_what_is_drawn(tree, path, high):
 
 
 @given(experiments(), st.integers(0, 2**31))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_fixing_what_was_drawn_leaves_nothing_to_draw(tree, seed):
     experiment = experiment_of(tree)
     config = experiment.configure(draw(experiment, seed))

@@ -75,7 +75,12 @@ def make_config(
         {
             "name": "zoo",
             "data": {"source": "typefaces", "image_size": 32},
-            "model": {"weights": "none", "latent_dim": 24, **model},
+            "model": {
+                "backbone": "test_efficientnet",
+                "weights": "none",
+                "latent_dim": 24,
+                **model,
+            },
             "training": {
                 "method": method,
                 "finetune": {"epochs": int(snr or method != "single"), "snr": snr},

@@ -59,7 +59,7 @@ def write(name, module, path):
 @pytest.mark.parametrize(
     ("name", "streams"),
     [
-        ("onnx", "test_resnet"),
+        pytest.param("onnx", "test_resnet", marks=pytest.mark.slow),
         pytest.param("torch-export", "test_resnet", marks=pytest.mark.slow),
         ("openvino", "test_resnet"),
         pytest.param("onnx", "test_resnet+test_vit", marks=pytest.mark.slow),

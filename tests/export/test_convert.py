@@ -88,6 +88,13 @@ def check_table(path, rows, precision):
 
 
 SLOW = pytest.mark.slow
+# Runs programs one after the other, each by itself, where this package is not installed.
+ALONE = """
+import sys
+sys.modules["gsfl_tune"] = None
+for program in sys.argv[1:]:
+    exec(program, {"__name__": "__main__"})
+"""
 
 
 @pytest.mark.parametrize(
@@ -156,27 +163,27 @@ def test_a_reader_without_this_package_gets_the_same(exports, squares, tmp_path,
     # What is transparent has colours too, which training does not see.
     pierced.putalpha(Image.fromarray(255 * (squares[3][..., 0] > 90).astype(np.uint8)))
     deep = Image.fromarray(257 * np.asarray(picture.convert("L")).astype(np.uint16))
+    files = []
     for name, image in (("plain", picture), ("transparent", pierced), ("deep", deep)):
-        file = tmp_path / f"{name}.png"
-        image.save(file)
-        _compare(path, program.replace("image.jpg", str(file)), file, options["preprocess"])
-
-
-def _compare(path, program, image, exact):
+        files.append(tmp_path / f"{name}.png")
+        image.save(files[-1])
+    # One process for all of them: most of its time it imports.
+    programs = [program.replace("image.jpg", str(file)) for file in files]
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.modules['gsfl_tune'] = None\n{program}"],
+        [sys.executable, "-c", ALONE, *programs],
         cwd=path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    name, probability = done.stdout.rsplit(maxsplit=1)
-    (expected,) = load_bundle(path, "cpu").predict([image], top=1)
-    assert name == expected.classes[0]
+    expected = load_bundle(path, "cpu").predict(files, top=1)
     # Without the preprocessing inside, the reader resizes with Pillow, which rounds to bytes.
-    tolerance = 1e-4 if exact else 0.05
-    assert float(probability) == pytest.approx(expected.probabilities[0], abs=tolerance)
+    tolerance = 1e-4 if options["preprocess"] else 0.05
+    for line, answer in zip(done.stdout.splitlines(), expected, strict=True):
+        name, probability = line.rsplit(maxsplit=1)
+        assert name == answer.classes[0]
+        assert float(probability) == pytest.approx(answer.probabilities[0], abs=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ from gsfl_tune.models import (
         ("resnet18", 64, (512, 2, 2), 4),
         ("convnext_atto", 64, (320, 2, 2), 4),
         ("vit_tiny_patch16_224", 96, (192, 6, 6), 12),
-        ("deit_tiny_distilled_patch16_224", 64, (192, 4, 4), 12),
-        ("swin_tiny_patch4_window7_224", 96, (768, 3, 3), 4),
+        pytest.param(
+            "deit_tiny_distilled_patch16_224", 64, (192, 4, 4), 12, marks=pytest.mark.slow
+        ),
+        pytest.param("swin_tiny_patch4_window7_224", 96, (768, 3, 3), 4, marks=pytest.mark.slow),
         ("vgg11", 64, (512, 4, 4), 5),
         ("mobilenetv3_small_050", 64, (288, 2, 2), 5),
     ],

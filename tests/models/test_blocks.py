@@ -19,10 +19,12 @@ def tops(names, depth=2):
     [
         # Without a group matcher, or one that cannot be coarse.
         ("poolformerv2_s12", 4, {"stages.3"}),
-        ("csatv2", 4, {"stages.3"}),
+        pytest.param("csatv2", 4, {"stages.3"}, marks=pytest.mark.slow),
         ("rdnet_tiny", 7, {"dense_stages.6"}),
         ("mobilenetv5_base", 4, {"blocks.3", "msfa.ffn", "msfa.norm"}),
-        ("mobilenetv5_300m_enc", 4, {"blocks.3", "msfa.ffn", "msfa.norm"}),
+        pytest.param(
+            "mobilenetv5_300m_enc", 4, {"blocks.3", "msfa.ffn", "msfa.norm"}, marks=pytest.mark.slow
+        ),
         # What timm puts behind its blocks: shared biases, a neck, a last convolution.
         ("vit_srelpos_small_patch16_224", 12, {"blocks.11", "norm.weight", "norm.bias"}),
         ("samvit_base_patch16", 12, {"blocks.11", "neck.0", "neck.1", "neck.2", "neck.3"}),
@@ -30,7 +32,9 @@ def tops(names, depth=2):
         ("rexnet_100", 16, {"features.15", "features.16"}),
         ("mobilenetv3_small_050", 5, {"blocks.4", "blocks.5"}),
         # Blocks that work on the class token, which is no part of the map.
-        ("cait_xxs24_224", 24, {"blocks.23", "norm.weight", "norm.bias"}),
+        pytest.param(
+            "cait_xxs24_224", 24, {"blocks.23", "norm.weight", "norm.bias"}, marks=pytest.mark.slow
+        ),
         ("volo_d1_224", 19, {"network.4", "norm.weight", "norm.bias"}),
         # As timm has them.
         ("resnet50", 4, {"layer4.0", "layer4.1", "layer4.2"}),
@@ -64,7 +68,9 @@ def test_what_all_blocks_share_belongs_to_the_first():
     assert {n for n in facts.block_names[0] if n.startswith("shared_rel_pos")}
 
 
-@pytest.mark.parametrize("name", ["xcit_nano_12_p8_224", "deit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name", ["xcit_nano_12_p8_224", pytest.param("deit_tiny_patch16_224", marks=pytest.mark.slow)]
+)
 def test_what_is_said_to_be_unused_has_no_gradient_and_all_else_has(name):
     backbone = create_backbone(name, "none")
     facts = probe(name)

@@ -70,7 +70,7 @@ def test_where_a_feature_follows_from_a_map(name, blocks, reads, expected):
     [
         ("test_efficientnet", "average"),
         ("test_convnext", "native"),
-        ("swin_tiny_patch4_window7_224", "native"),
+        pytest.param("swin_tiny_patch4_window7_224", "native", marks=pytest.mark.slow),
     ],
 )
 def test_a_cut_backbone_gives_the_same_map(name, pooling):

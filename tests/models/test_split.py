@@ -16,11 +16,11 @@ FAMILIES = [
     ("resnet18", 64, 1, (256, 4, 4)),
     ("vgg11_bn", 64, 1, (512, 4, 4)),
     pytest.param("swin_tiny_patch4_window7_224", 64, 1, (4, 4, 384), marks=pytest.mark.slow),
-    ("deit_tiny_distilled_patch16_224", 64, 1, (18, 192)),
+    pytest.param("deit_tiny_distilled_patch16_224", 64, 1, (18, 192), marks=pytest.mark.slow),
     ("test_vit", 64, 2, (17, 64)),
     ("test_convnext", 64, 1, (48, 4, 4)),
     ("test_byobnet", 64, 2, (64, 8, 8)),
-    ("poolformerv2_s12", 64, 1, (320, 4, 4)),
+    pytest.param("poolformerv2_s12", 64, 1, (320, 4, 4), marks=pytest.mark.slow),
 ]
 
 

@@ -69,9 +69,12 @@ def plain(model, child, images, layout="NCHW"):
         ("test_efficientnet", 2, BLOCK, "NCHW", 64),
         # Grids of 3 x 3 and 10 x 10: areas that do not divide.
         ("resnet18", 2, "layer2", "NCHW", 80),
-        ("swin_tiny_patch4_window7_224", 1, "layers.2", "NHWC", 64),
+        ("test_mambaout", 1, "stages.2", "NHWC", 64),
+        pytest.param(
+            "swin_tiny_patch4_window7_224", 1, "layers.2", "NHWC", 64, marks=pytest.mark.slow
+        ),
         ("test_vit", 1, "blocks.4", "tokens", 64),
-        ("vgg11_bn", 1, "features.21", "NCHW", 64),
+        pytest.param("vgg11_bn", 1, "features.21", "NCHW", 64, marks=pytest.mark.slow),
     ],
 )
 def test_the_map_is_the_last_one_and_the_means_of_areas_behind_a_block(
@@ -162,7 +165,7 @@ def test_it_is_cut_in_front_of_its_trained_blocks_wherever_the_second_layer_is(n
     assert backbone.model.seen.take() is None
 
 
-@pytest.mark.parametrize("name", [NAME, "vgg11_bn@1"])
+@pytest.mark.parametrize("name", [NAME, pytest.param("vgg11_bn@1", marks=pytest.mark.slow)])
 def test_parts_of_a_batch_in_several_threads_keep_their_own_second_layer(name):
     backbone = create_backbone(name, "none")
     images = made(33)

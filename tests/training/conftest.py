@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.training import Workspace
+from gsfl_tune.training.caches import engines
 
 
 def tiny_config(**changes: dict[str, Any]) -> Config:
@@ -46,6 +48,24 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
         )
     return merged
+
+
+@pytest.fixture(scope="package", autouse=True)
+def own_engine() -> Iterator[None]:
+    """Leaves OpenVINO out, but where `every_engine` is asked for.
+
+    On a busy machine networks as small as these are slow enough to be worth a rehearsal, which
+    takes longer than all that they compute here.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(engines.SWITCH_VARIABLE, "0")
+        yield
+
+
+@pytest.fixture
+def every_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets OpenVINO compute where it is faster."""
+    monkeypatch.delenv(engines.SWITCH_VARIABLE)
 
 
 @pytest.fixture(scope="session")

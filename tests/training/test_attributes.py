@@ -35,7 +35,7 @@ def annotate(monkeypatch, workspace, change=lambda values: None):
     return every
 
 
-@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("views", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, monkeypatch, views):
     annotate(monkeypatch, workspace)
     config = tiny_config(data={"views": views}, loss=LOSS, training=BOTH)

@@ -31,7 +31,7 @@ def config_of(data=None, finetune=None, head=0, settings=None, **training):
     return tiny_config(data={"image_size": 48, **(data or {})}, training={**stages, **training})
 
 
-@pytest.mark.parametrize("blocks", [1, "all"])
+@pytest.mark.parametrize("blocks", [1, pytest.param("all", marks=pytest.mark.slow)])
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, blocks):
     config = config_of(finetune={"epochs": 2, "blocks": blocks}, head=1, ema=0.9)
     training = check_resumes(config, workspace, tmp_path, stop_after=2)

@@ -100,7 +100,13 @@ def test_it_sees_what_the_student_sees(workspace, bundle):
 
 
 @pytest.mark.parametrize(
-    ("data", "blocks"), [({}, "all"), ({}, 1), ({"views": 2}, 1), ({"views": 2}, "all")]
+    ("data", "blocks"),
+    [
+        ({}, "all"),
+        pytest.param({}, 1, marks=pytest.mark.slow),
+        ({"views": 2}, 1),
+        pytest.param({"views": 2}, "all", marks=pytest.mark.slow),
+    ],
 )
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, bundle, data, blocks):
     training = {"head": {"epochs": 2}, "finetune": {**FINETUNE, "blocks": blocks}}

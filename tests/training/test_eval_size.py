@@ -34,8 +34,17 @@ def _squares(workspace):
     return test.gather(np.arange(len(test)))
 
 
-@pytest.mark.parametrize(("views", "blocks"), [(2, 1), (0, 1), (0, "all")])
-@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_vit"])
+@pytest.mark.parametrize(
+    ("backbone", "views", "blocks"),
+    [
+        pytest.param("test_efficientnet", 2, 1, marks=pytest.mark.slow),
+        ("test_efficientnet", 0, 1),
+        pytest.param("test_efficientnet", 0, "all", marks=pytest.mark.slow),
+        ("test_vit", 2, 1),
+        pytest.param("test_vit", 0, 1, marks=pytest.mark.slow),
+        ("test_vit", 0, "all"),
+    ],
+)
 def test_predictions_are_those_of_the_trained_network_at_that_size(
     workspace, tmp_path, backbone, views, blocks
 ):

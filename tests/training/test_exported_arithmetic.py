@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,16 @@ def answers(folder: Path, network: Network, config: Config, workspace: Workspace
     return load_bundle(bundle, device="cpu").runtime.logits(squares).numpy()
 
 
-@pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("part", ["test", "validation"])
+def cases() -> Iterator[Any]:
+    """Yields all of both parts; of validation images, all but one of each stage are slow."""
+    for name, case in CASES.items():
+        for part in ("test", "validation"):
+            few = part == "test" or name in ("features", "cached activations")
+            marks = [*case.marks, *([] if few else [pytest.mark.slow])]
+            yield pytest.param(*case.values, part, marks=marks, id=f"{part}-{name}")
+
+
+@pytest.mark.parametrize(("changes", "part"), cases())
 def test_a_bundle_answers_as_the_run_says(tmp_path, cache_dir, workspace, changes, part):
     config = tiny_config(**changes)
     fit = "train+validation" if part == "test" else "train"

@@ -28,7 +28,7 @@ def config_of(head=0, precision="fp32", name="feature_alignment", **settings):
     return tiny_config(data={"image_size": 48}, training=training)
 
 
-@pytest.mark.parametrize("kind", ["activation", "class"])
+@pytest.mark.parametrize("kind", ["activation", pytest.param("class", marks=pytest.mark.slow)])
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, kind):
     training = check_resumes(config_of(head=1, map=kind), workspace, tmp_path, stop_after=2)
     head, *finetune = training.log.read()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,8 @@ HEAD = {"epochs": 1, "batch_size": 16}
 FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 2}
 # Those that need annotations have files of their own.
 NAMES = [name for name in FINETUNE_METHODS if name not in (*ATTRIBUTE_METHODS, *PART_METHODS)]
+# Files of their own resume these in every run of the tests.
+RESUMED = ("counterfactual_attention", "feature_alignment", "recurrent_attention")
 
 
 def config_of(name, **finetune):
@@ -31,23 +35,32 @@ def config_of(name, **finetune):
     return tiny_config(data={"image_size": 48}, training=training)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in RESUMED else n for n in NAMES]
+)
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, name):
     whole = check_resumes(config_of(name), workspace, tmp_path, stop_after=2)
     assert all(np.isfinite(record["train/loss"]) for record in whole.log.read())
 
 
+@pytest.fixture(scope="module")
+def plain(workspace, tmp_path_factory):
+    """What no method trains: the head after its stage, and all behind the last one."""
+    training = Training(config_of("single"), workspace, tmp_path_factory.mktemp("single"))
+    training.run_epoch()
+    head = copy.deepcopy(training.head.state_dict())
+    return head, state_of(run(training))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_finetune_stage_differs(workspace, tmp_path, name):
-    plain = Training(config_of("single"), workspace, tmp_path / "single")
-    own = Training(config_of(name), workspace, tmp_path / name)
-    for training in (plain, own):
-        training.run_epoch()
-    assert_equal_states(plain.head.state_dict(), own.head.state_dict())
-    run(plain)
+def test_only_the_finetune_stage_differs(workspace, tmp_path, plain, name):
+    head, whole = plain
+    own = Training(config_of(name), workspace, tmp_path)
+    own.run_epoch()
+    assert_equal_states(head, own.head.state_dict())
     run(own)
     key = "head.classifier.weight"
-    assert not torch.equal(state_of(plain)["module"][key], state_of(own)["module"][key])
+    assert not torch.equal(whole["module"][key], state_of(own)["module"][key])
 
 
 @pytest.mark.parametrize("name", NAMES)

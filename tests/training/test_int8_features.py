@@ -29,6 +29,24 @@ def own(workspace, tmp_path_factory) -> Workspace:
     return Workspace(workspace.dataset, tmp_path_factory.mktemp("int8"), CPU)
 
 
+@pytest.fixture(scope="module")
+def anew(own, tmp_path_factory) -> tuple[Workspace, set[int]]:
+    """The same images once more, and which of them were seen to fit the numbers."""
+    seen = set()
+    gather = DecodedImages.gather
+
+    def counted(images, index, *args, **kwargs):
+        assert images is own.dataset.pool
+        seen.update(int(each) for each in index)
+        return gather(images, index, *args, **kwargs)
+
+    place = Workspace(own.dataset, tmp_path_factory.mktemp("anew"), CPU)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(DecodedImages, "gather", counted)
+        place.extractor(tiny_config(**INT8))
+    return place, seen
+
+
 def experiment(tmp_path, precision="int8", training="{device: cpu}"):
     file = tmp_path / "t.yaml"
     file.write_text(
@@ -39,12 +57,12 @@ def experiment(tmp_path, precision="int8", training="{device: cpu}"):
     return Experiment.load(file)
 
 
-def test_they_are_near_and_are_the_same_every_time(own, tmp_path):
+def test_they_are_near_and_are_the_same_every_time(own, anew):
     expected = own.features(tiny_config()).clone()
     found = own.features(tiny_config(**INT8)).clone()
     distance = (found - expected).norm(dim=1)
     assert 1e-4 < distance.max() < 0.3
-    again = Workspace(own.dataset, tmp_path, CPU).features(tiny_config(**INT8))
+    again = anew[0].features(tiny_config(**INT8))
     torch.testing.assert_close(again, found, atol=1e-5, rtol=0)
 
 
@@ -57,17 +75,8 @@ def test_their_key_is_their_own_and_changes_with_the_training_images(own, tmp_pa
     assert other.key(pool) not in keys
 
 
-def test_only_training_images_are_seen(own, tmp_path, monkeypatch):
-    seen = set()
-    gather = DecodedImages.gather
-
-    def counted(images, index, *args, **kwargs):
-        assert images is own.dataset.pool
-        seen.update(int(each) for each in index)
-        return gather(images, index, *args, **kwargs)
-
-    monkeypatch.setattr(DecodedImages, "gather", counted)
-    Workspace(own.dataset, tmp_path, CPU).extractor(tiny_config(**INT8))
+def test_only_training_images_are_seen(own, anew):
+    _, seen = anew
     assert seen
     assert seen <= set(own.dataset.train_index.tolist())
 

@@ -40,8 +40,9 @@ ELSEWHERE = ("profiler::", "mkldnn::")
 
 @cache
 def _listed() -> dict[str, dict]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
     file = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
-    return {each["func"].split("(")[0]: each for each in yaml.safe_load(file.read_text())}
+    return {each["func"].split("(")[0]: each for each in yaml.load(file.read_text(), Loader=loader)}
 
 
 def _runs_on_mps(operator: str) -> bool:

@@ -11,6 +11,8 @@ from gsfl_tune.training import Training
 from .conftest import tiny_config
 from .test_training import assert_equal_states, run, state_of, without_seconds
 
+SLOW = pytest.mark.slow
+
 STAGES = {
     "head": {"epochs": 1, "batch_size": 16},
     "finetune": {"epochs": 2, "batch_size": 24, "blocks": 1},
@@ -25,8 +27,10 @@ def config_of(backbone, pooling="native", views=0, **training):
     )
 
 
-@pytest.mark.parametrize("views", [0, 2])
-@pytest.mark.parametrize("blocks", [1, "all"])
+@pytest.mark.parametrize(
+    ("blocks", "views"),
+    [(1, 2), pytest.param(1, 0, marks=SLOW), pytest.param("all", 2, marks=SLOW), ("all", 0)],
+)
 def test_where_nothing_is_behind_the_mean_it_is_average_pooling(workspace, tmp_path, views, blocks):
     finetune = {**STAGES["finetune"], "blocks": blocks}
     trained = [
@@ -48,15 +52,16 @@ def test_where_nothing_is_behind_the_mean_it_is_average_pooling(workspace, tmp_p
     assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("views", [pytest.param(0, marks=pytest.mark.slow), 2])
+# Poolings have no state: one whose backbone has a head of its own, and one with a projection.
+@pytest.mark.parametrize("views", [pytest.param(0, marks=SLOW), 2])
 @pytest.mark.parametrize(
     ("backbone", "pooling"),
     [
         ("test_convnext", "native"),
-        ("test_vit", "native"),
-        ("test_vit", "cls_mean"),
-        ("test_vit", "mean_last_4"),
-        ("test_vit", "gem"),
+        pytest.param("test_vit", "native", marks=SLOW),
+        pytest.param("test_vit", "cls_mean", marks=SLOW),
+        pytest.param("test_vit", "mean_last_4", marks=SLOW),
+        pytest.param("test_vit", "gem", marks=SLOW),
         ("test_vit", "isqrt_cov"),
     ],
 )

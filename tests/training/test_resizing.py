@@ -65,7 +65,11 @@ def test_an_epoch_sees_what_a_training_of_its_size_sees(workspace, tmp_path, blo
 
 @pytest.mark.parametrize(
     ("backbone", "blocks"),
-    [("test_efficientnet", "all"), ("test_efficientnet", 2), ("test_vit", 2)],
+    [
+        ("test_efficientnet", "all"),
+        pytest.param("test_efficientnet", 2, marks=pytest.mark.slow),
+        ("test_vit", 2),
+    ],
 )
 def test_it_trains_as_a_plain_loop_does(workspace, tmp_path, backbone, blocks):
     settings = config(
@@ -79,7 +83,7 @@ def test_it_trains_as_a_plain_loop_does(workspace, tmp_path, backbone, blocks):
     assert_close(weights(run(Training(settings, workspace, tmp_path / "ours"))), expected)
 
 
-@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("views", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, views):
     settings = config(views=views, ema=0.5, blocks="all")
     training = check_resumes(settings, workspace, tmp_path, stop_after=1)

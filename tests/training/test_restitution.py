@@ -26,7 +26,7 @@ def config_of(views=0, weight=0.1, head=1, **training):
     )
 
 
-@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("views", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, views):
     config = config_of(views, ema=0.5)
     training = check_resumes(config, workspace, tmp_path, 2)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch.nn import functional as F
 from gsfl_tune.training import sharding
 from gsfl_tune.training.process_group import Ranks, meet
 from gsfl_tune.training.sharding import Shards, shardable
+from tests import warm
 
 
 class Backbone(nn.Module):
@@ -104,36 +103,40 @@ def _compare(rank: int, ranks: Ranks, name: str) -> None:
         again.load(other, {"else": torch.zeros(1)})
 
 
-def _run(rank: int, meeting: Any, results: Any) -> None:
+def run_rank(rank: int, meeting: str) -> None:
+    """Is what each process does.
+
+    Args:
+        rank: Its number.
+        meeting: A file, or the port of a store.
+    """
     torch.set_num_threads(1)
     sharding._LEAST_ELEMENTS = 1
-    try:
-        store: Any = meeting if isinstance(meeting, Path) else meet("127.0.0.1", 2, meeting)
-        address = None if isinstance(meeting, Path) else "127.0.0.1"
-        ranks = Ranks(rank, 2, store, torch.device("cpu"), shards=True, address=address)
-        for name in ("adamw", "sgd"):
-            _compare(rank, ranks, name)
-        ranks.close()
-        results.put(None)
-    except BaseException:
-        results.put(traceback.format_exc())
+    store: Any = meet("127.0.0.1", 2, int(meeting)) if meeting.isdigit() else Path(meeting)
+    address = "127.0.0.1" if meeting.isdigit() else None
+    ranks = Ranks(rank, 2, store, torch.device("cpu"), shards=True, address=address)
+    for name in ("adamw", "sgd"):
+        _compare(rank, ranks, name)
+    ranks.close()
+
+
+CODE = """
+import sys
+from tests.training.test_sharding import run_rank
+run_rank(int(sys.argv[1]), sys.argv[2])
+"""
 
 
 @pytest.mark.parametrize(
     "over", [pytest.param("a file", marks=pytest.mark.slow), "a store of an address"]
 )
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, over: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
     store = meet("127.0.0.1", 2) if over != "a file" else None
     meeting = tmp_path / "meeting" if store is None else store.port
-    ranks = [context.Process(target=_run, args=(n, meeting, results)) for n in range(2)]
+    ranks = [warm.start([rank, meeting], code=CODE) for rank in range(2)]
     for each in ranks:
-        each.start()
-    answers = [results.get(timeout=500) for _ in ranks]
-    for each in ranks:
-        each.join()
-    assert answers == [None, None], "\n".join(filter(None, answers))
+        _, said = each.communicate(timeout=500)
+        assert each.returncode == 0, said
 
 
 def test_modules_that_a_pass_does_not_call_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,10 @@ def polished(polish=None, **changes) -> PolishedConfig:
     return PolishedConfig.model_validate(content)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize(
+    "stop_after",
+    [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)],
+)
 def test_it_trains_behind_the_others_and_resumes(workspace, tmp_path, polishing, stop_after):
     whole = check_resumes(polished(), workspace, tmp_path, stop_after)
     records = whole.log.read()

@@ -39,6 +39,12 @@ CHOICES = {
 }
 
 
+def without(*slow):
+    """Returns the choices; those named are for the slow tests, as others go the same way."""
+    mark = pytest.mark.slow
+    return [pytest.param(v, marks=mark) if k in slow else v for k, v in CHOICES.items()]
+
+
 def config(views=0, backbone="test_efficientnet", **finetune):
     return tiny_config(
         data={"views": views},
@@ -292,11 +298,25 @@ def test_resuming_equals_never_having_stopped(workspace, tmp_path, choice, views
     check_resumes(config(views, **choice), workspace, tmp_path, stop_after=1)
 
 
+@pytest.fixture(scope="module")
+def plain(workspace, tmp_path_factory):
+    """A training without a choice, once for all that leave the same."""
+    known: dict[tuple, Training] = {}
+
+    def get(choice):
+        rest = {key: choice[key] for key in ("blocks", "backbone") if key in choice}
+        key = tuple(rest.items())
+        if key not in known:
+            folder = tmp_path_factory.mktemp("off")
+            known[key] = run(Training(config(**rest), workspace, folder))
+        return known[key]
+
+    return get
+
+
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_it_changes_what_is_trained_and_the_fingerprint(workspace, tmp_path, choice):
-    one = run(Training(config(**choice), workspace, tmp_path / "on"))
-    plain = {key: choice[key] for key in ("blocks", "backbone") if key in choice}
-    other = run(Training(config(**plain), workspace, tmp_path / "off"))
+def test_it_changes_what_is_trained_and_the_fingerprint(workspace, tmp_path, plain, choice):
+    one, other = run(Training(config(**choice), workspace, tmp_path)), plain(choice)
     assert one._fingerprint != other._fingerprint
     if choice.get("train") not in ("lora", "dora"):
         assert weights(one).keys() == weights(other).keys()
@@ -304,7 +324,9 @@ def test_it_changes_what_is_trained_and_the_fingerprint(workspace, tmp_path, cho
     assert not torch.equal(weights(one)[name], weights(other)[name])
 
 
-@pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
+@pytest.mark.parametrize(
+    "choice", without("min_learning_rate", "muon", "biases", "dora"), ids=CHOICES
+)
 def test_the_cache_trains_as_the_whole_network_does(workspace, tmp_path, monkeypatch, choice):
     settings = config(views=2, learning_rate=1e-3, **{**choice, "blocks": 2})
     check_cached_as_whole(settings, workspace, tmp_path, monkeypatch)

@@ -72,7 +72,7 @@ def test_of_the_pool_only_validation_images_are_computed_as_they_are(fresh, tmp_
     assert torch.allclose(features[5], alone[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.8])
+@pytest.mark.parametrize("ema", [pytest.param(0.0, marks=pytest.mark.slow), 0.8])
 def test_resuming_equals_never_having_stopped(fresh, tmp_path, ema):
     settings = config(training={"head": {"epochs": 1}, "ema": ema})
     whole = run(Training(settings, fresh, tmp_path / "whole"))

@@ -15,6 +15,8 @@ from gsfl_tune.training.caches.engines import Rehearsal
 
 from ..conftest import tiny_config
 
+pytestmark = pytest.mark.usefixtures("every_engine")
+
 LAST = {
     "head": {"epochs": 0},
     "finetune": {"epochs": 2, "blocks": 2, "batch_size": 24, "head_learning_rate": 0.01},

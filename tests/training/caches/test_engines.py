@@ -17,6 +17,7 @@ from gsfl_tune.training.caches import engines
 from ...models.test_openvino_forward import Turning
 
 pytest.importorskip("openvino")
+pytestmark = pytest.mark.usefixtures("every_engine")
 
 CPU = torch.device("cpu")
 MANY = 10**9

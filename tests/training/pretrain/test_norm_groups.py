@@ -44,7 +44,7 @@ def depends(network, views, view):
     return torch.stack(found, 1)
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("groups", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_statistics_of_a_key_are_of_other_images_than_those_of_its_query(groups):
     network = network_of(method="moco", norm_groups=groups)
     queries, keys = (depends(network, pair(), view) for view in (0, 1))
