@@ -43,10 +43,14 @@ def studies(run: Path):
     return {name: optuna.load_study(study_name=name, storage=storage) for name in names}
 
 
-def results(home, run):
-    done = gsfl_tune(home, "results", run, "--json")
+def passed(home, *arguments):
+    done = gsfl_tune(home, *arguments)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+def results(home, run):
+    return json.loads(passed(home, "results", run, "--json"))
 
 
 def test_the_run_directory_holds_what_is_promised(finished):
@@ -204,19 +208,15 @@ def test_the_bundle_is_the_first_seed_and_predicts_as_it_was_tested(home, finish
 
 def test_predict_evaluate_and_export_from_the_command_line(home, finished):
     run, _ = finished
-    sheet = gsfl_tune(home, "data", "tiny.yaml", "--samples", "samples", "--sheet", "sheet.png")
-    assert sheet.returncode == 0, sheet.stderr
+    passed(home, "data", "tiny.yaml", "--samples", "samples", "--sheet", "sheet.png")
     images = sorted((home / "samples").glob("*.png"))
     assert images
-    predicted = gsfl_tune(home, "predict", run / "best", *images, "--json", "--top", "2")
-    assert predicted.returncode == 0, predicted.stderr
-    assert len(json.loads(predicted.stdout)) == len(images)
-    exported = gsfl_tune(home, "export", run, "out", "--with-shared")
-    assert exported.returncode == 0, exported.stderr
-    evaluated = gsfl_tune(home, "evaluate", "out", "tiny.yaml", "--json")
-    assert evaluated.returncode == 0, evaluated.stderr
+    predicted = passed(home, "predict", run / "best", *images, "--json", "--top", "2")
+    assert len(json.loads(predicted)) == len(images)
+    passed(home, "export", run, "out", "--with-shared")
+    evaluated = json.loads(passed(home, "evaluate", "out", "tiny.yaml", "--json"))
     first = results(home, run)["winner"]["test"]["accuracy"]["values"][0]
-    assert json.loads(evaluated.stdout)["metrics"]["accuracy"] == pytest.approx(first)
+    assert evaluated["metrics"]["accuracy"] == pytest.approx(first)
 
 
 @pytest.mark.slow

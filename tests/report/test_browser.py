@@ -17,6 +17,7 @@ from tests.report.browser import Visit, launched
 from tests.report.runs import RunMaker
 from tests.report.test_clock import with_a_night
 from tests.report.test_page import EVIL
+from tests.report.wrong import Squares, wrong_answers
 
 TABS = ("answer", "search", "trials", "model", "decomposition")
 
@@ -213,33 +214,6 @@ def test_the_matrix_has_names_and_numbers_at_any_width(visit, whole, width):
         page.locator("#fig-classes").screenshot(path=f"{folder}/classes-{width}.png")
 
 
-def wrong_answers(count):
-    return {
-        "count": count + 3,
-        "images": [
-            {
-                "image": n,
-                "path": f"gulls/{n}.jpg",
-                "label": n % 4,
-                "predicted": (n % 4 + 1) % 5,
-                "confidence": 1 - n / 100,
-                "probability": 0.01,
-            }
-            for n in range(count)
-        ],
-    }
-
-
-class _Squares:
-    """Decoded images that are in memory."""
-
-    def __init__(self, pixels):
-        self._pixels = pixels.astype(np.uint8)
-
-    def gather(self, index):
-        return self._pixels[index]
-
-
 def test_wrong_images_are_filtered_by_class(visit, tmp_path):
     shown = (EVIL, *(f"gull {n}" for n in range(11)))
     maker = RunMaker(tmp_path / "run", names=shown).begin().search().finish()
@@ -249,7 +223,7 @@ def test_wrong_images_are_filtered_by_class(visit, tmp_path):
     ]
     # Image n has a shade of its own.
     shades = np.arange(0, 240, 20)
-    images = _Squares(np.broadcast_to(shades[:, None, None, None], (12, 64, 64, 3)))
+    images = Squares(np.broadcast_to(shades[:, None, None, None], (12, 64, 64, 3)))
     answers = wrong_answers(12)
     sheet = wrong_sheet(maker.path / "evidence", images, answers["images"])
     maker.evidence(wrong_images=answers, pictures=pictures, wrong_sheet=sheet)
