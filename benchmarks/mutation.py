@@ -59,8 +59,9 @@ HEAVY = (
 NOTES = (
     "Before, `splits` had no test file of `data/grouping.py`: `test_held_out.py` tests it through",
     "whole data sets and does not run here. `study` was tried a second time, at its present size.",
-    "`storage` was interrupted after 29 of 60 mutants, which are in random order. Before, no test",
-    "of that room alone ran `worker_copy.py`, which tests with Ray's workers cover.",
+    "`storage` was interrupted after 29 of 60 mutants. The other 31 were tried later, with more",
+    "tests; the code of one was gone, so the next of the draw took its place. For the first 29, no",
+    "test of that room alone ran `worker_copy.py`, which tests with Ray's workers cover.",
 )
 # A mutant that takes this much longer than the tests without it hangs, which is noticed too.
 SLOWER, SECONDS = 4.0, 60.0

@@ -150,7 +150,7 @@ class Storage:
                 time.sleep(min(pause * random.uniform(0.5, 1.5), self.patience))
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
-                self._troubles.worked(repeated=since is not None)
+                self._troubles.worked()
                 return answer
 
 
@@ -176,10 +176,8 @@ class Troubles:
                 # An operation that hangs fails late.
                 self._since = begun
 
-    def worked(self, *, repeated: bool) -> None:
+    def worked(self) -> None:
         """Notes that an operation succeeded."""
-        if self._since is None and not repeated:
-            return
         with self._lock:
             if self._since is not None:
                 self._seconds += time.monotonic() - self._since

@@ -169,6 +169,7 @@ def test_a_mount_that_vanished_is_not_written_below(mount: Path) -> None:
 def test_writes_are_repeated_until_they_are_taken(server: S3Server, s3: str, mood: str) -> None:
     storage = open_storage(s3)
     storage.put("before", b"x")
+    assert storage.away_seconds == 0
     with server.feeling(mood):
         threads = [
             threading.Thread(target=storage.put, args=(f"during-{number}", b"x"))
@@ -179,11 +180,31 @@ def test_writes_are_repeated_until_they_are_taken(server: S3Server, s3: str, moo
         threads[0].join(timeout=2.5)
         assert all(thread.is_alive() for thread in threads)
         assert "does not answer" in (storage.news() or "")
+        assert storage.away_seconds >= 2
     for thread in threads:
         thread.join(timeout=60)
     assert storage.list() == dict.fromkeys(["before", "during-0", "during-1", "during-2"], 1)
     assert "3 writes were repeated" in (storage.news() or "")
     assert storage.news() is None
+
+
+def test_a_share_that_is_mounted_late_is_waited_for(tmp_path: Path) -> None:
+    late = tmp_path / "kept"
+    timer = threading.Timer(0.2, late.mkdir)
+    timer.start()
+    assert open_storage(str(late)).list() == {}
+    timer.join()
+
+
+@pytest.mark.parametrize("text", ["-1", "soon", "inf", "nan"])
+def test_a_patience_that_is_no_number_of_seconds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("GSFL_TUNE_STORAGE_PATIENCE", text)
+    with pytest.raises(UserError, match=f"STORAGE_PATIENCE: found '{text}', allowed a number"):
+        open_storage(str(tmp_path))
+    monkeypatch.setenv("GSFL_TUNE_STORAGE_PATIENCE", "0")
+    assert open_storage(str(tmp_path)).patience == 0
 
 
 def test_patience_ends(server: S3Server, s3: str) -> None:
@@ -231,6 +252,11 @@ def test_a_place_that_cannot_be_is_refused_with_its_line(value: str, complaint: 
     with pytest.raises(ExperimentError, match=f"storage: .*{complaint}"):
         Experiment.parse(f"storage: '{value}'\n{YAML}", checks={"storage": storage_problem})
     assert "secret" not in (storage_problem(value) or "")
+
+
+def test_a_package_that_a_url_needs_is_named() -> None:
+    with pytest.raises(UserError, match="oci://bucket/runs needs another package: Install ocifs"):
+        open_storage("oci://bucket/runs")
 
 
 def test_storage_is_no_parameter() -> None:

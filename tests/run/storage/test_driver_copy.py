@@ -8,8 +8,9 @@ import pytest
 
 from gsfl_tune.experiment import UserError
 from gsfl_tune.run import RunDirectory, write_json, write_text
-from gsfl_tune.run.storage import DriverCopy, DriverLease, open_storage
+from gsfl_tune.run.storage import DriverCopy, DriverLease, driver_copy, open_storage, retrying
 from gsfl_tune.run.storage.journal_segments import JournalPublisher, find_segments
+from gsfl_tune.run.storage.worker_copy import WorkerCopy
 from tests.waiting import wait_until
 
 
@@ -287,3 +288,54 @@ def test_a_model_of_a_run_without_a_storage_is_published_later(tmp_path: Path) -
     # Of a trial, its worker publishes it.
     assert not (tmp_path / "kept" / "tiny" / "trials" / "3" / "checkpoint.pt").exists()
     again.close()
+
+
+def test_what_a_worker_published_is_read_from_the_storage(tmp_path: Path) -> None:
+    run, storage = _open(tmp_path, "one")
+    directory = run.trial("search", 3)
+    assert storage.epochs(directory, "a key") is None
+    assert storage.params(directory) is None
+    worker = WorkerCopy(storage.address, directory, "a key", {"model.dropout": 0.1})
+    write_text(directory / "epochs.jsonl", '{"epoch": 1}\n')
+    worker.finish()
+    worker.close()
+    assert storage.epochs(directory, "a key") == b'{"epoch": 1}\n'
+    assert storage.epochs(directory, "another key") is None
+    assert storage.params(directory) == ("a key", {"model.dropout": 0.1})
+    storage.close()
+
+
+def test_a_checkpoint_that_nobody_needs_goes_during_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_copy, "PUBLISH_SECONDS", 0.05)
+    monkeypatch.setattr(driver_copy, "_DISCARD_SECONDS", 1.1)
+    run, storage = _open(tmp_path, "one")
+    storage.storage.put("trials/3/checkpoint.pt", b"weights")
+    storage.start()
+    storage.discard(run.trial("search", 3) / "checkpoint.pt")
+    there = (tmp_path / "kept" / "tiny" / "trials" / "3" / "checkpoint.pt").exists
+    wait_until(lambda: not there(), "the checkpoint is gone", timeout=20)
+    storage.close()
+
+
+def test_a_storage_that_does_not_answer_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_copy, "PUBLISH_SECONDS", 0.05)
+    monkeypatch.setattr(retrying, "WORTH_A_WORD", 0.1)
+    run, storage = _open(tmp_path, "one")
+    _fill(run)
+    storage.start()
+    kept = tmp_path / "kept" / "tiny"
+    wait_until((kept / "best" / "config.json").exists, "files are published")
+    assert storage.news() is None
+    kept.rename(tmp_path / "away")
+    write_text(run.best / "more.json", "{}")
+    said = wait_until(lambda: storage.news() or "", "trouble is reported")
+    assert f"storage {kept} does not answer" in said
+    (tmp_path / "away").rename(kept)
+    said = wait_until(lambda: storage.news() or "", "its end is reported")
+    assert f"storage {kept} did not answer for" in said
+    storage.close()
+    assert (kept / "best" / "more.json").exists()

@@ -10,7 +10,9 @@ import pytest
 
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.cache.shared import use_shared_cache
-from gsfl_tune.run.storage import Storage, open_storage
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import Storage, open_shared_cache, open_storage
+from gsfl_tune.run.storage.address import RunAddress
 from gsfl_tune.run.storage.shared_cache import StoredCache
 from tests.s3 import S3Server
 from tests.waiting import wait_until
@@ -95,7 +97,7 @@ def test_who_comes_while_another_node_builds_waits_for_it(storage: Storage, tmp_
     for thread in threads[1:]:
         thread.start()
     # Twice for each look, every half second: longer than a builder without a beat is believed in.
-    wait_until(lambda: all(node.asked.count >= 10 for node in nodes[1:]), "the others wait")
+    wait_until(lambda: found or all(n.asked.count >= 12 for n in nodes[1:]), "the others wait")
     nodes[0].go.set()
     for thread in threads:
         thread.join()
@@ -131,3 +133,17 @@ def test_a_storage_that_does_not_answer_costs_a_build(
         assert node.get() == node.data
         node.shared.settle()
     assert node.built == 1
+
+
+def test_a_node_that_cannot_open_the_cache_builds_for_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    (tmp_path / "file").touch()
+    cache = tmp_path / "file" / ".cache"
+    address = RunAddress.mark(str(tmp_path / "kept"), run, 1.0, str(cache))
+    assert open_shared_cache(address) is None
+    assert f"this node builds for itself: storage {cache}" in caplog.text
+    address = address.model_copy(update={"cache": str(tmp_path / "kept" / ".cache")})
+    assert open_shared_cache(address) is open_shared_cache(address) is not None

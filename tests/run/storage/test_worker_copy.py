@@ -73,7 +73,9 @@ def test_another_node_goes_on_from_what_was_published(
     first.finish("result.json")
     assert (kept / "checkpoint.pt").read_text() == "weights 2"
     assert (kept / "result.json").read_text() == "{}"
+    write_text(first.directory / "events.out.tfevents.1", "curves")
     first.close()
+    assert (kept / "events.out.tfevents.1").read_text() == "curves"
     assert not first.directory.exists()
     second = node("two")
     assert (second.directory / "checkpoint.pt").read_text() == "weights 2"
@@ -137,6 +139,15 @@ def test_a_storage_that_is_gone_is_no_fault_of_the_configuration(
     (tmp_path / "kept").touch()
     _train(copy, 1)
     with pytest.raises(EnvironmentProblem, match="kept"):
+        copy.finish()
+    copy.close()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told(node: Node) -> None:
+    copy = node("one")
+    (copy.directory / "checkpoint.pt").mkdir(parents=True)
+    copy.saved()
+    with pytest.raises(EnvironmentProblem, match="Is a directory"):
         copy.finish()
     copy.close()
 
