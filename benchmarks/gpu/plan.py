@@ -104,10 +104,12 @@ def _in_a_process(name: str, plan: Plan, end: float, shared: Path) -> dict[str, 
             stderr=subprocess.STDOUT,
             start_new_session=True,
             # Two steps share the cores of a smoke run.
-            env=os.environ | ({"OMP_NUM_THREADS": "1"} if plan.tiny else {}),
+            env=os.environ
+            | {"PYTHONFAULTHANDLER": "1"}
+            | ({"OMP_NUM_THREADS": "1"} if plan.tiny else {}),
         )
         try:
-            state = "passed" if process.wait(limit) == 0 else "failed"
+            state = _ended(process.wait(limit))
         except subprocess.TimeoutExpired:
             state = f"cut off after {limit:.0f} s"
         finally:
@@ -120,6 +122,13 @@ def _in_a_process(name: str, plan: Plan, end: float, shared: Path) -> dict[str, 
         result["output"] = log.read_text(errors="replace").splitlines()[-_LINES:]
     print(f"== {name}: {state} in {seconds} s", flush=True)
     return result
+
+
+def _ended(code: int) -> str:
+    """Says how a step ended; one that crashes leaves no words of its own."""
+    if code < 0:
+        return f"failed: killed by signal {-code}"
+    return "failed" if code else "passed"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -107,24 +107,17 @@ def test_a_search_that_is_refused_returns_2(home: Path, command, cluster: Cluste
     assert _token(cluster) not in answer.out + answer.err + shown.out + log
 
 
-@pytest.mark.parametrize(
-    ("program", "code", "said"),
-    [
-        ("print('to resume'); raise SystemExit(3)", 3, "continue with:\n  resume ended"),
-        pytest.param("print('done')", 0, "succeeded, exit code 0", marks=pytest.mark.slow),
-        pytest.param(
-            "import os; os.kill(os.getpid(), 9)",
-            1,
-            "the driver was killed by signal 9",
-            marks=pytest.mark.slow,
-        ),
-    ],
-    ids=["interrupted", "done", "killed"],
-)
-def test_exit_codes_of_jobs(jobs: Jobs, command, program: str, code: int, said: str) -> None:
-    answer = command("logs", _start(jobs, "ended", program), "--follow")
-    assert answer.code == code
-    assert said in answer.out + answer.err
+def test_exit_codes_of_jobs(jobs: Jobs, command) -> None:
+    ends = [
+        ("print('done')", 0, "succeeded, exit code 0"),
+        ("print('to resume'); raise SystemExit(3)", 3, "continue with:\n  resume ended2"),
+        ("import os; os.kill(os.getpid(), 9)", 1, "the driver was killed by signal 9"),
+    ]
+    names = [_start(jobs, f"ended{number}", end[0]) for number, end in enumerate(ends, 1)]
+    for name, (_, code, said) in zip(names, ends, strict=True):
+        answer = command("logs", name, "--follow")
+        assert answer.code == code
+        assert said in answer.out + answer.err
 
 
 @pytest.mark.slow
