@@ -73,14 +73,15 @@ def test_all_images_with_labels_parts_and_what_the_network_makes_of_them(
     out = tmp_path / "new" / "features.parquet"
     answer = command("embed", whole_bundle, folder, "-o", out)
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out == f"wrote 9 rows to {out} (f 1,280, d 24, s 24 numbers each)\n"
+    wide = network.backbone.channels
+    assert answer.out == f"wrote 9 rows to {out} (f {wide:,}, d 24, s 24 numbers each)\n"
     found = columns(out)
     files = [*sorted(folder.glob("test/*/*.png")), *sorted(folder.glob("train/*/*.png"))]
     assert sorted(found["path"]) == sorted(map(str, files))
     for path, part, label in zip(found["path"], found["part"], found["label"], strict=True):
         assert Path(path).parts[-3:-1] == (part, label)
     schema = pq.read_schema(out)
-    assert schema.field("f").type == pa.list_(pa.float32(), 1280)
+    assert schema.field("f").type == pa.list_(pa.float32(), wide)
     assert schema.field("s").type == pa.list_(pa.float32(), 24)
     # The unit feature, and what the head of the network that was exported makes of it.
     assert np.linalg.norm(found["f"], axis=1) == pytest.approx(1.0, abs=1e-5)

@@ -16,8 +16,8 @@ from gsfl_tune.training.caches import engines
 from tests.export.conftest import CLASSES, make_config, make_network
 
 MODELS = [
-    {"backbone": "test_resnet"},
-    pytest.param({"backbone": "test_efficientnet"}, marks=pytest.mark.slow),
+    {"backbone": "test_efficientnet"},
+    pytest.param({"backbone": "test_resnet"}, marks=pytest.mark.slow),
     pytest.param({"backbone": "test_convnext", "pooling": "native"}, marks=pytest.mark.slow),
     pytest.param({"backbone": "test_vit", "head": "plain"}, marks=pytest.mark.slow),
 ]
