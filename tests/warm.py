@@ -245,6 +245,8 @@ def _become(request: dict[str, Any], files: list[int]) -> NoReturn:
     for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
+    # A shell that started the tests in the background has made all their processes ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])

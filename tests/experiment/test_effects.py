@@ -133,4 +133,6 @@ def test_what_the_reference_says_is_looked_for():
 @pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: file.stem)
 def test_our_own_files_search_nothing_idle(file, tmp_path):
     overrides = [] if "typefaces" in file.name else [f"data.path={tmp_path}"]
+    if "unlabelled:" in file.read_text():
+        overrides.append(f"data.unlabelled={tmp_path}")
     assert Experiment.load(file, overrides).warnings == []
