@@ -285,9 +285,19 @@ class _Player:
             self.told.append(Moment(self.now, self._left(), *times))
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads `off` as the word that it is in an experiment, as YAML 1.2 does."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [each for each in found if each[0] != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _anywhere(text: str) -> str:
     """An experiment that is read where its images are not: nobody opens them again."""
-    content = yaml.safe_load(text)
+    content = yaml.load(text, _Loader)
     if "path" in content["data"]:
         del content["data"]["path"]
         content["data"]["source"] = "typefaces"
