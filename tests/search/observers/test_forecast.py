@@ -22,6 +22,9 @@ FLOORS = {
     "busy_heads": (0.6, 0.8),
     "busy_typefaces": (0.4, 0.85),
     "folds": (0.95, 0.5),
+    "photographs": (0.75, 0.75),
+    # Its retraining took less than half of what is said of it.
+    "three_seeds": (0.6, 0.55),
     "tuned_control": (0.9, 0.8),
     "two_finalists": (0.95, 0.9),
 }
