@@ -10,20 +10,53 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from gsfl_tune.losses._base import LossTerm, Sizes
 
 
-def reversed_gradient(values: Tensor, progress: float) -> Tensor:
-    """Returns values as they are, whose gradients are multiplied by -lambda.
+class ReversedClassifier(LossTerm):
+    """Has a small classifier (linear, ReLU, linear) whose gradient reaches a part reversed.
 
     Args:
-        values: Of any shape.
-        progress: Share p of the training that is done. As published, lambda grows with it from 0
-            to 1: 2 / (1 + exp(-10 p)) - 1.
+        hidden: Width of the classifier.
     """
-    strength = 2 / (1 + math.exp(-10 * progress)) - 1
-    found: Tensor = _Reversed.apply(values, strength)
-    return found
+
+    classifier: nn.Sequential
+
+    def __init__(self, hidden: int = 128) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+    def build(self, sizes: Sizes) -> None:
+        """Makes the classifier.
+
+        Raises:
+            ValueError: If there are no groups.
+        """
+        if sizes.groups is None:
+            raise ValueError("a classifier whose gradient is reversed needs groups of the classes")
+        self.classifier = nn.Sequential(
+            nn.Linear(sizes.latent_dim, self.hidden),
+            nn.ReLU(),
+            nn.Linear(self.hidden, self.outputs(sizes.groups)),
+        )
+
+    def outputs(self, groups: Tensor) -> int:
+        """Returns how many answers the classifier has, for the groups (C,) of the classes."""
+        raise NotImplementedError
+
+    def scores(self, part: Tensor, progress: float) -> Tensor:
+        """Returns what the classifier says of a part, whose gradient is reversed.
+
+        Args:
+            part: (B, H).
+            progress: Share p of the training that is done. As published, the gradient is multiplied
+                by -lambda, which grows with it: lambda = 2 / (1 + exp(-10 p)) - 1.
+        """
+        strength = 2 / (1 + math.exp(-10 * progress)) - 1
+        found: Tensor = self.classifier(_Reversed.apply(part, strength))
+        return found
 
 
 class _Reversed(torch.autograd.Function):

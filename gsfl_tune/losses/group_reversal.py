@@ -7,14 +7,14 @@ classes in place of their domains.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
-from gsfl_tune.losses._reversed import reversed_gradient
+from gsfl_tune.losses._base import LossInput, Sizes
+from gsfl_tune.losses._reversed import ReversedClassifier
 
 
-class GroupReversal(LossTerm):
+class GroupReversal(ReversedClassifier):
     """Computes the cross-entropy of a small classifier of the class in its group, on s.
 
     What classes of a group have in common is what s is for. The classifier (linear, ReLU, linear)
@@ -28,12 +28,7 @@ class GroupReversal(LossTerm):
         hidden: Width of the classifier.
     """
 
-    classifier: nn.Sequential
     together: Tensor
-
-    def __init__(self, hidden: int = 128) -> None:
-        super().__init__()
-        self.hidden = hidden
 
     def build(self, sizes: Sizes) -> None:
         """Makes the classifier.
@@ -41,18 +36,17 @@ class GroupReversal(LossTerm):
         Raises:
             ValueError: If there are no groups.
         """
-        if sizes.groups is None:
-            raise ValueError("the classifier of the shared part needs groups of the classes")
-        self.classifier = nn.Sequential(
-            nn.Linear(sizes.latent_dim, self.hidden),
-            nn.ReLU(),
-            nn.Linear(self.hidden, sizes.class_count),
-        )
+        super().build(sizes)
+        assert sizes.groups is not None
         together = sizes.groups[:, None] == sizes.groups[None]
         self.register_buffer("together", together, persistent=False)
 
+    def outputs(self, groups: Tensor) -> int:
+        """Returns the number of classes."""
+        return len(groups)
+
     def forward(self, batch: LossInput) -> Tensor:
         """Computes the term."""
-        logits = self.classifier(reversed_gradient(batch.shared, batch.progress))
-        logits = logits.masked_fill(~self.together[batch.labels], -torch.inf)
-        return functional.cross_entropy(logits, batch.labels)
+        scores = self.scores(batch.shared, batch.progress)
+        scores = scores.masked_fill(~self.together[batch.labels], -torch.inf)
+        return functional.cross_entropy(scores, batch.labels)

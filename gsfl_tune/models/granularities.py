@@ -7,7 +7,6 @@ classifiers of all granularities and of that of their concatenation.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gsfl_tune.models._reads import full_precision, no_autocast
+from gsfl_tune.models._seen import SeenWhereAsked
 
 # Part of the names of those tensors in which the scores of these classifiers are linear.
 SCORES = "granularities.scores."
@@ -92,29 +92,30 @@ class Granularities(nn.Module):
         for layer in self.scores:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
-        self._taps = [Tap() for _ in settings.stops]
+        self._seen = [SeenWhereAsked() for _ in settings.stops]
 
     def attach(self, model: nn.Module) -> None:
         """Lets modules of a backbone's model say what enters them; a second time does nothing."""
-        for stop, tap in zip(self.settings.stops, self._taps, strict=True):
+        for stop, seen in zip(self.settings.stops, self._seen, strict=True):
             module = model.get_submodule(stop)
-            if not any(_is(hook, tap) for hook in module._forward_pre_hooks.values()):
-                module.register_forward_pre_hook(tap.enter)
+            if not any(_is(hook, seen) for hook in module._forward_pre_hooks.values()):
+                module.register_forward_pre_hook(seen.enter)
 
     @contextmanager
     def noting(self) -> Iterator[Callable[[], list[Tensor]]]:
         """Notes what enters the modules in a pass of this thread within the block.
 
         Yields:
-            A function that returns it, in the layout of the model, to be called behind the pass.
+            A function that returns it, in the layout of the model, to be called once behind the
+            pass. It raises `RuntimeError` if a module was not called.
         """
-        for tap in self._taps:
-            tap.open()
+        for seen in self._seen:
+            seen.ask()
         try:
-            yield lambda: [tap.noted() for tap in self._taps]
+            yield lambda: [_entered(seen) for seen in self._seen]
         finally:
-            for tap in self._taps:
-                tap.close()
+            for seen in self._seen:
+                seen.end()
 
     def score(self, level: int, maps: Tensor) -> Tensor:
         """Returns scores (B, C) of classifier `level`, for its maps (B, C_k, h, w)."""
@@ -138,41 +139,6 @@ class Granularities(nn.Module):
         values = full_precision(maps).to(next(self.parameters()).dtype)
         described: Tensor = self.describe[level](values)
         return described
-
-
-class Tap:
-    """Keeps what enters a module during passes that ask for it, for each thread."""
-
-    def __init__(self) -> None:
-        self._noted: dict[int, Tensor | None] = {}
-
-    def open(self) -> None:
-        """Begins: the next input is kept."""
-        self._noted[threading.get_ident()] = None
-
-    def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Keeps the input of a module: a forward pre-hook."""
-        if (thread := threading.get_ident()) in self._noted:
-            self._noted[thread] = inputs[0]
-
-    def noted(self) -> Tensor:
-        """Returns what has entered.
-
-        Raises:
-            RuntimeError: If nothing has.
-        """
-        found = self._noted.get(threading.get_ident())
-        if found is None:
-            raise RuntimeError("a module behind a block was not called")
-        return found
-
-    def close(self) -> None:
-        """Ends: nothing is kept."""
-        self._noted.pop(threading.get_ident(), None)
-
-    def __reduce__(self) -> tuple[type[Tap], tuple[()]]:
-        # A copy has seen nothing yet.
-        return Tap, ()
 
 
 def map_layers(channels: int, width: int) -> list[nn.Module]:
@@ -224,5 +190,12 @@ def granularities_work(positions: Sequence[float], settings: GranularitySettings
     return maps + 2.0 * linear
 
 
-def _is(hook: Any, tap: Tap) -> bool:
-    return getattr(hook, "__self__", None) is tap
+def _is(hook: Any, seen: SeenWhereAsked) -> bool:
+    return getattr(hook, "__self__", None) is seen
+
+
+def _entered(seen: SeenWhereAsked) -> Tensor:
+    found = seen.take()
+    if found is None:
+        raise RuntimeError("a module behind a block was not called")
+    return found

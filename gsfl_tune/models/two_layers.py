@@ -8,45 +8,17 @@ which keeps the mean of each channel, and stands behind it in the channels of th
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gsfl_tune.models._facts import BackboneFacts, to_map
 from gsfl_tune.models._layers import layer_map
+from gsfl_tune.models._seen import Seen
 from gsfl_tune.models.streams import WHOLE, Joined, averaged, on_one_grid
 
 Size = tuple[int, int]
 """Height and width."""
-
-
-class Seen:
-    """Keeps what enters a module during a pass, for each thread that runs one.
-
-    Fast copies of a backbone run parts of a batch in threads of their own.
-    """
-
-    def __init__(self) -> None:
-        self._inputs: dict[int, Tensor] = {}
-
-    def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Keeps the input of a module: a forward pre-hook."""
-        self._inputs[_thread()] = inputs[0]
-
-    def take(self) -> Tensor | None:
-        """Returns what has entered the module since the last time, once; None if nothing has."""
-        return self._inputs.pop(_thread(), None)
-
-    def __reduce__(self) -> tuple[type[Seen], tuple[()]]:
-        # A copy has seen nothing yet.
-        return Seen, ()
-
-
-def _thread() -> int:
-    # A compiler cannot ask, and runs one pass at a time.
-    return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 class TwoLayers(Joined):
