@@ -33,7 +33,6 @@ from gsfl_tune.models.granularities import (
     map_layers_work,
 )
 from gsfl_tune.models.heads import (
-    CLASSIFIER,
     HEAD_CLASSES,
     INFERENCE_HEADS,
     GsflHead,
@@ -110,7 +109,6 @@ from gsfl_tune.models.weights import (
 
 __all__ = [
     "ADAPTERS",
-    "CLASSIFIER",
     "HEAD_CLASSES",
     "INFERENCE_HEADS",
     "PACKAGES",
