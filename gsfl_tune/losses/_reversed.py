@@ -16,7 +16,7 @@ from gsfl_tune.losses._base import LossTerm, Sizes
 
 
 class ReversedClassifier(LossTerm):
-    """Has a small classifier (linear, ReLU, linear) whose gradient reaches a part reversed.
+    """Trains a small classifier (linear, ReLU, linear) whose gradient reaches a part reversed.
 
     Args:
         hidden: Width of the classifier.

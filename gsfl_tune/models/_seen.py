@@ -32,7 +32,7 @@ class Seen:
 
 
 class SeenWhereAsked(Seen):
-    """Keeps it in passes that ask for it alone: others would hold it for nothing."""
+    """Keeps what enters a module in passes that ask for it, and nothing in others."""
 
     def __init__(self) -> None:
         super().__init__()
