@@ -8,6 +8,7 @@ validation part. The two chosen ones are trained on all images of both parts and
 same seed, so that searches are independent of each other but for the images.
 
     python benchmarks/splits.py --searches 20 --configurations 8     # an hour of a core; goes on
+    python benchmarks/splits.py --first 40 --searches 60             # another sample
     python benchmarks/splits.py --page
 """
 
@@ -45,11 +46,12 @@ def main() -> None:
     parser.add_argument("--data", default="grocery", choices=["grocery", "clothing"])
     parser.add_argument("--configurations", type=int, default=8)
     parser.add_argument("--searches", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first search")
     parser.add_argument("--page", action="store_true", help="train nothing")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if not args.page:
-        for search in range(args.searches):
+        for search in range(args.first, args.first + args.searches):
             measure(args.data, args.configurations, search)
     publish("splits", "Validation parts of bursts", page(args.configurations))
 
