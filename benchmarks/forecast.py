@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,8 @@ from typing import Any
 import yaml
 
 from gsfl_tune import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.pipeline import search
 from gsfl_tune.run import RunDirectory, read_json
 from gsfl_tune.search import Progress, Watcher
@@ -32,6 +34,7 @@ from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Said, States
 from gsfl_tune.search.observers.time_left import of_jobs, of_study
 from gsfl_tune.search.workers.retrain import Job
+from gsfl_tune.training.pricing import Measured, Work
 
 _SECONDS = 1.0
 
@@ -55,6 +58,9 @@ class Recorder(Watcher):
     def begin(self, study: Any, budget: int | None, slots: int) -> None:
         self._study = study
         self._note("begin", study=study.name, budget=budget, slots=slots)
+
+    def timed(self, found: Sequence[Measured]) -> None:
+        self._note("timed", found=[asdict(each) for each in found])
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         protected = bool(self._study.trial(number).user_attrs.get("protected"))
@@ -182,7 +188,7 @@ class _Player:
             )
         self._params: dict[tuple[str, int], dict[str, Any]] = {}
         self._values: dict[int, float] = {}
-        self._best: int | None = None
+        self._complete: list[int] = []
         self._study = ""
         self._played = _Played()
         self._forecast: Any = None
@@ -192,22 +198,34 @@ class _Player:
         self._left: Any = None
         self._phase = ""
 
-    def _config(self) -> Any:
-        if self._best is None:
-            return self._experiment.defaults()
-        return self._experiment.configure(self._params[self._study, self._best])
+    def _config(self) -> Config:
+        found = self._leading()
+        return found[0] if found else self._experiment.defaults()
+
+    def _leading(self) -> list[Config]:
+        search = self._experiment.defaults().search
+        sign = metric_of(search.metric).sign
+        ended = sorted(self._complete, key=lambda number: -sign * self._values[number])
+        numbers = ended[: search.finalists]
+        return [self._experiment.configure(self._params[self._study, n]) for n in numbers]
+
+    def timed(self, found: list[dict[str, Any]]) -> None:
+        for each in found:
+            known = each.pop("work")
+            work = Work(**{**known, "kind": tuple(known["kind"])})
+            self._costs.costs.observe(Measured(work, **each))
 
     # --- a study --------------------------------------------------------------------------
 
     def begin(self, study: str, budget: int | None, slots: int) -> None:
-        self._study, self._phase, self._best = study, study, None
+        self._study, self._phase, self._complete = study, study, []
         self._played, self._said = _Played(), {}
         limit = None
         if self._budget is not None:
             limit = SearchTime(self._budget, counted=budget is not None)
         self._forecast, self._left = of_study(
             self._experiment, study, self._costs, limit,
-            budget=budget or 10**6, slots=slots, best=self._config,
+            budget=budget or 10**6, slots=slots, best=self._leading,
         )  # fmt: skip
         self._forecast.clock = lambda: self.now
         self._forecast.hears(lambda: self._said)
@@ -232,10 +250,8 @@ class _Player:
     def ended(self, number: int, state: str) -> None:
         self._forecast.ended(number)
         self._said.pop(f"trial {number}", None)
-        if state != "COMPLETE":
-            return
-        if self._best is None or self._values[number] > self._values[self._best]:
-            self._best = number
+        if state == "COMPLETE":
+            self._complete.append(number)
 
     def finish(self) -> None:
         self._left = None

@@ -52,7 +52,7 @@ from gsfl_tune.search import (
     present,
     refuse_small_disk,
     refuse_what_fails_later,
-    rehearse_largest,
+    rehearse_and_price,
     run_study,
     stored_run,
 )
@@ -159,16 +159,13 @@ def search(
             costs.node_slots = resources.per_node
             refuse_small_disk(assumed, resources.count)
             refuse_unfit_nodes(assumed, run.path, workspace.cache_dir, notice)
-            rehearse_largest(
-                assumed,
-                resources=resources,
-                side=workspace.dataset.pool.side,
-                cache_dir=workspace.cache_dir,
-                storage=storage.address if storage is not None else None,
+            caches, copy = workspace.cache_dir, storage.address if storage is not None else None
+            # Else a resume knows of no speed before the first report, and may end at once.
+            begun.recall_prices(run, costs)
+            timed = rehearse_and_price(
+                assumed, workspace, resources, costs, cache_dir=caches, storage=copy
             )
             if plan is not None:
-                # Else a resume knows of no speed before the first report, and may end at once.
-                begun.recall_prices(run, costs)
                 costs.assume(experiment.defaults(), plan.training)
             else:
                 plan = plan_time(
@@ -177,8 +174,8 @@ def search(
                     resources,
                     costs,
                     spent=elapsed,
-                    cache_dir=workspace.cache_dir,
-                    storage=storage.address if storage is not None else None,
+                    cache_dir=caches,
+                    storage=copy,
                 )
             if plan is not None:
                 experiment = fixed_to(experiment, plan)
@@ -210,6 +207,7 @@ def search(
                 storage.start()
             watchers = [*watchers, Utilisation(run, resources.count), TensorBoard(run, experiment)]
             watchers = [*watchers, Presence(run, interrupt), EstimateFile(run)]
+            Watchers(*watchers).timed(timed)
             opening.close()
             with manifest.ending(SearchInterrupted):
                 _Search(

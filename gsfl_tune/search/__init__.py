@@ -41,11 +41,11 @@ if TYPE_CHECKING:
         refuse_what_fails_later,
         untried,
     )
+    from gsfl_tune.search.opening.first_prices import rehearse_and_price
     from gsfl_tune.search.opening.kept_plan import fixed_to, planned
     from gsfl_tune.search.opening.kept_prices import recall_prices
     from gsfl_tune.search.opening.planning import plan_time
     from gsfl_tune.search.opening.presence import Presence, present
-    from gsfl_tune.search.ray_tune.rehearsal import rehearse_largest
     from gsfl_tune.search.ray_tune.run_context import RunContext
     from gsfl_tune.search.ray_tune.runner import StudyOutcome, open_study, run_study
     from gsfl_tune.search.ray_tune.storage_watch import StorageWatcher, stored_run
@@ -105,7 +105,7 @@ __all__ = [
     "refuse_changes",
     "refuse_small_disk",
     "refuse_what_fails_later",
-    "rehearse_largest",
+    "rehearse_and_price",
     "run_jobs",
     "run_study",
     "stored_run",
@@ -161,7 +161,7 @@ _HOMES = {
     "refuse_changes": "study.reconcile",
     "refuse_small_disk": "observers.checkpoint_retention",
     "refuse_what_fails_later": "opening.begin",
-    "rehearse_largest": "ray_tune.rehearsal",
+    "rehearse_and_price": "opening.first_prices",
     "run_jobs": "finals.run_retrains",
     "run_study": "ray_tune.runner",
     "stored_run": "ray_tune.storage_watch",

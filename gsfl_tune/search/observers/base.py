@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partialmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
+    from gsfl_tune.training.pricing import Measured
 
 
 class Said(NamedTuple):
@@ -32,6 +33,9 @@ OVER = ("COMPLETE", "PRUNED", "FAIL", "PAUSED")
 
 class Watcher:
     """Receives every change after the study has recorded it. Does nothing unless overridden."""
+
+    def timed(self, found: Sequence[Measured]) -> None:
+        """Called once with optimiser steps that were timed before the first trial."""
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Called when a study begins or continues; `budget` is None if only time limits it."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
 
 # Weight, in trials, of the assumed share of trials that are stopped early.
-_PRIOR = 4.0
+_PRIOR = 4
 # A trial that has outlasted the average continues for half of its remaining time on average.
 _OUTLIVED = 0.5
 # Trials whose overheads are remembered.
@@ -247,7 +247,10 @@ class StudyForecast(Watcher):
         return self.budget * self._each() / self.slots
 
     def winner(self, best: float) -> float:
-        """Returns the expected ratio of the final winner's price to that of the best so far.
+        """Returns the likely ratio of the final winner's price to that of the best so far.
+
+        It is a geometric mean: the few trainings of one winner are as likely dearer as cheaper,
+        and a mean over prices would be that of the dearest.
 
         Args:
             best: Price of the best so far.
@@ -255,13 +258,14 @@ class StudyForecast(Watcher):
         assert self._study is not None
         ended = self._study.created() - len(self._running)
         share = min(1.0, ended / max(1, self.budget))
-        return share + (1 - share) * self._price() / max(best, 1e-9)
+        likely = self._price(statistics.geometric_mean)
+        return float((likely / max(best, 1e-9)) ** (1 - share))
 
-    def _price(self) -> float:
+    def _price(self, mean: Callable[[Sequence[float]], float] = statistics.fmean) -> float:
         """Returns the seconds of a whole training of a future trial."""
         prices = [self.costs.seconds(config) for config in self._drawn[-20:]]
-        anywhere = statistics.fmean(self.costs.seconds(config) for config in self.typical)
-        return (_PRIOR * anywhere + sum(prices)) / (_PRIOR + len(prices))
+        anywhere = mean([self.costs.seconds(config) for config in self.typical])
+        return mean([*[anywhere] * _PRIOR, *prices])
 
     def _each(self) -> float:
         """Returns the seconds of a future trial, which may be stopped early."""

@@ -6,8 +6,11 @@ does not know.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,16 +22,26 @@ from gsfl_tune.search.costs.time_budget import SearchTime
 from gsfl_tune.search.costs.time_plan import control_of
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher
-from gsfl_tune.search.observers.forecast import JobsForecast, StudyForecast, rest_of
+from gsfl_tune.search.observers.forecast import JobsForecast, StudyForecast, makespan, rest_of
 from gsfl_tune.search.samplers.configurations import Anywhere
+from gsfl_tune.search.study.pareto import candidates
 from gsfl_tune.search.workers.retrain import Job
+
+if TYPE_CHECKING:
+    from gsfl_tune.search.study.study import Study
 
 Left = Callable[[], float]
 # The first trials start more slowly: Ray itself starts, and the page cache is empty.
 _MOST_START = 15.0
 
 
-def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.0) -> float:
+def after_search(
+    costs: TrialCosts,
+    config: Config,
+    slots: int,
+    pace: float = 1.0,
+    finalists: Sequence[Config] = (),
+) -> float:
     """Returns the expected seconds of race, retrains and evidence.
 
     Args:
@@ -36,8 +49,11 @@ def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.
         config: The best configuration so far, else the defaults.
         slots: Number of parallel trainings.
         pace: Current ratio of training times to their prices.
+        finalists: The best configurations so far; ones that are missing cost as much as the best.
     """
-    search, training = config.search, costs.seconds(config) + costs.answers(config)
+    search = config.search
+    racing = [*finalists, *[config] * search.finalists][: search.finalists]
+    training = statistics.fmean(costs.seconds(each) + costs.answers(each) for each in racing)
     # The race ends with the first seed or with the last one.
     seeds = (1 + search.final_seeds) / 2
     race = 0.0
@@ -73,15 +89,18 @@ def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
     # Last answers of a retrain, and of a training that is validated.
     tested, answered = costs.answers(config, "train+validation"), costs.answers(config)
     last = own * costs.retrain + tested
+    jobs = [last] * every
     # A candidate that did not race is validated beside the retrains, with the winner's seeds.
-    seeds = every if search.finalists == 1 else (1 + every) / 2
-    total = every * last + (seeds * (own + answered) if search.finalists == 1 else 0)
+    validated = every if search.finalists == 1 else math.ceil((1 + every) / 2)
+    if search.finalists == 1:
+        jobs += [own + answered] * validated
     if search.control != "off" and config.model.head in GROUPED_HEADS:
         model = config.model.model_copy(update={"head": CONTROL})
-        validated = seeds if search.control == "matched" else 0
         plain = costs.seconds(config.model_copy(update={"model": model}))
-        total += every * (plain * costs.retrain + tested) + validated * (plain + answered)
-    return max(last, total / slots)
+        jobs += [plain * costs.retrain + tested] * every
+        if search.control == "matched":
+            jobs += [plain + answered] * validated
+    return makespan([], jobs, slots)
 
 
 def typical(experiment: Experiment, count: int = 16) -> list[Config]:
@@ -99,6 +118,29 @@ def typical(experiment: Experiment, count: int = 16) -> list[Config]:
     return found or [experiment.defaults()]
 
 
+def leading(study: Study, experiment: Experiment) -> Callable[[], list[Config]]:
+    """Makes a function that returns the configurations of the best complete trials, in order.
+
+    Trials are ranked only after another one is complete: the time left is asked for often.
+
+    Args:
+        study: The study.
+        experiment: The experiment; it has the number of finalists, which are the most.
+    """
+    count = experiment.defaults().search.finalists
+    known: tuple[int, list[Config]] = (-1, [])
+
+    def found() -> list[Config]:
+        nonlocal known
+        complete = study.counts()["COMPLETE"]
+        if complete != known[0]:
+            best = candidates(study)[:count]
+            known = complete, [experiment.configure(trial.params) for trial in best]
+        return known[1]
+
+    return found
+
+
 def of_study(
     experiment: Experiment,
     name: StudyName,
@@ -107,7 +149,7 @@ def of_study(
     *,
     budget: int,
     slots: int,
-    best: Callable[[], Config],
+    best: Callable[[], Sequence[Config]],
 ) -> tuple[Watcher, Left | None]:
     """Makes the estimate of a run's remaining time during a study.
 
@@ -118,29 +160,30 @@ def of_study(
         limit: Time limit for the trials.
         budget: Number of trials in all.
         slots: Number of parallel trials.
-        best: Returns the best configuration so far, else the defaults.
+        best: Returns the best configurations so far, in order; none of a trial that may go on.
 
     Returns:
         A watcher that must receive every change, and a function that returns the seconds left.
     """
     if costs is None:
         return Watcher(), None
-    config = experiment.defaults()
+    defaults = experiment.defaults()
     forecast = StudyForecast(
         costs,
         experiment.configure,
         typical(experiment),
         budget,
         slots,
-        replicates=config.search.replicates,
+        replicates=defaults.search.replicates,
     )
     another = control_of(experiment) == "tuned" and name == "search"
 
     def left() -> float:
-        config, trials = best(), forecast.left()
+        leading, trials = best(), forecast.left()
+        config = leading[0] if leading else defaults
         # A later trial may win, with the expected cost of trials here.
         dearer = 1.0 if limit is not None else forecast.winner(costs.seconds(config))
-        later = after_search(costs, config, slots, dearer * forecast.pace)
+        later = after_search(costs, config, slots, dearer * forecast.pace, leading)
         if limit is None:
             return trials + later + (forecast.whole() if another else 0.0)
         time = limit.left(config)

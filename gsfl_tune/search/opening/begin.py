@@ -71,12 +71,14 @@ class Beginning:
         return self.before is None and self.changed is None
 
     def recall_prices(self, run: RunDirectory, costs: TrialCosts) -> None:
-        """Prices trainings as the driver did that a resume follows; before `prepare`.
+        """Prices trainings as the driver did that a resume follows, if any; before `prepare`.
 
         Args:
             run: The run directory.
             costs: Receives what the epochs of trials took.
         """
+        if self.anew:
+            return
         # Until `prepare` the trials of the journal are those of the space before.
         recall_prices(self.experiment if self.before is None else self.before, run, costs)
 

@@ -21,22 +21,23 @@ from gsfl_tune.run.storage import RunAddress
 from gsfl_tune.search.costs.time_plan import Asked, Prices, TimePlan, control_of, make_plan
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
-from gsfl_tune.search.ray_tune.location import place
 from gsfl_tune.search.ray_tune.resources import Resources
+from gsfl_tune.search.ray_tune.timed_steps import timed_steps
 from gsfl_tune.search.study.goals import Goals
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.precision import prefix_uses_bf16
-from gsfl_tune.training.pricing import ASSUMED, Measured
-from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
+from gsfl_tune.training.pricing.calibrate import measure_frozen
 from gsfl_tune.training.pricing.cost import teachers
 from gsfl_tune.training.pricing.passes import feature_passes, strengths
 from gsfl_tune.training.pricing.prefix_caches import prefix_caches
 
 # Slots that are timed in parallel: neighbours compete for memory bandwidth.
 _MEASURED_SLOTS = 8
+# Seconds of steps per stage.
+_SECONDS = 2.0
 # Share of the budget for shared preparation: above it, only one backbone is searched.
 _MOST_SHARED = 0.25
 # With fewer epochs of finetuning than this, fewer blocks are trained instead.
@@ -288,7 +289,7 @@ def _measure(
     text = config.model_dump_json()
     threads = resources.threads
     count = min(resources.count, _MEASURED_SLOTS)
-    given = (text, side, cache_dir, storage, threads, resources.workers)
+    given = (text, side, cache_dir, storage, resources.gpu > 0, threads, resources.workers)
     names = [f"slot {number}" for number in range(count)]
     with asked_of_workers("timing optimiser steps for the plan", names) as channel:
         answers = ray.get([remote.remote("steps", *given, channel, name) for name in names])
@@ -314,13 +315,14 @@ def _in_a_slot(
     side: int | None,
     cache_dir: Path | None,
     storage: RunAddress | None,
+    gpu: bool,
     threads: int,
     workers: int,
     channel: str,
     name: str,
 ) -> dict[str, Any]:
     with pulse_of(channel, name):
-        return _measured(what, config, side, cache_dir, storage, threads, workers)
+        return _measured(what, config, side, cache_dir, storage, gpu, threads, workers)
 
 
 def _measured(
@@ -329,6 +331,7 @@ def _measured(
     side: int | None,
     cache_dir: Path | None,
     storage: RunAddress | None,
+    gpu: bool,
     threads: int,
     workers: int,
 ) -> dict[str, Any]:
@@ -339,10 +342,9 @@ def _measured(
     try:
         workspace = open_workspace(parsed.data, side, cache_dir, storage)
         if what == "steps":
-            machine = place()["place_machine"]
-            found = measure_steps(parsed, workspace, workers)
-            # A step on random inputs is no training: trials of this machine take its place.
-            steps = [Measured(m.work, m.epochs, m.seconds, ASSUMED + machine) for m in found]
+            steps = timed_steps(
+                parsed, workspace, gpu=gpu, threads=threads, workers=workers, least=_SECONDS
+            )
             return {"steps": steps}
         rate, making = measure_frozen(parsed, workspace)
         backbone = workspace.backbone(parsed)

@@ -15,9 +15,11 @@ from gsfl_tune.models import BackboneError
 from gsfl_tune.run.storage import RunAddress
 from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
 from gsfl_tune.search.ray_tune.resources import Resources
+from gsfl_tune.search.ray_tune.timed_steps import timed_steps
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.out_of_memory import out_of_memory
+from gsfl_tune.training.pricing import Measured
 from gsfl_tune.training.pricing.cost import largest_case
 from gsfl_tune.training.pricing.one_step import largest_config, of_a_process, rehearse
 from gsfl_tune.training.timeline import STAGES
@@ -34,27 +36,40 @@ def rehearse_largest(
     side: int | None = None,
     cache_dir: Path | None = None,
     storage: RunAddress | None = None,
-) -> None:
-    """Takes one optimiser step of the largest model of a space in the slot of a trial.
+    least: float = 0.0,
+) -> list[Measured]:
+    """Takes optimiser steps of the largest model of a space in the slot of a trial.
 
     A space without a finetune stage has small models, which `check` has priced: they are not
     rehearsed on a CPU. Backbones with resources of their own are rehearsed in these. A model that
     processes divide among themselves is not: one process has no room for it.
+
+    Args:
+        experiment: The experiment.
+        resources: Resources of one trial, and how many fit.
+        side: Side of the stored squares, in pixels.
+        cache_dir: Root of the nodes' caches.
+        storage: Second location of the run.
+        least: Seconds for which steps are timed, per stage; 0: one step, as a test.
+
+    Returns:
+        What the steps took, as first prices of trainings.
 
     Raises:
         UserError: When the step does not fit.
         EnvironmentProblem: When weights, caches or disk fail.
     """
     if max(experiment.values("training.finetune.epochs")) == 0 and resources.gpu == 0:
-        return
+        return []
     try:
         largest = list(largest_of_each_kind(experiment, resources))
     except BackboneError as error:
         raise UserError(f"model.backbone: {error}") from error
+    found: list[Measured] = []
     for config, own in largest:
-        if own.shard:
-            continue
-        _rehearse_in_a_slot(config, own, side, cache_dir, storage)
+        if not own.shard:
+            found += _rehearse_in_a_slot(config, own, side, cache_dir, storage, least)
+    return found
 
 
 def largest_of_each_kind(
@@ -81,15 +96,20 @@ def _rehearse_in_a_slot(
     side: int | None,
     cache_dir: Path | None,
     storage: RunAddress | None,
-) -> None:
+    least: float,
+) -> list[Measured]:
     task = ray.remote(_rehearse).options(
         num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
     )
+    found: list[Measured] = []
     try:
-        own = of_a_process(config, resources.workers).model_dump_json()
+        text = config.model_dump_json()
+        division = resources.gpu > 0, resources.threads, resources.workers
         words = f"one optimiser step of the largest model ({config.model.extractor})"
         with asked_of_workers(words, [_NAME]) as channel:
-            complaint = ray.get(task.remote(own, side, cache_dir, storage, channel))
+            complaint, found = ray.get(
+                task.remote(text, side, cache_dir, storage, channel, division, least)
+            )
     except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         complaint = "its process was ended, most likely for lack of memory"
     except RayError as error:
@@ -107,21 +127,36 @@ def _rehearse_in_a_slot(
             "  allowed: smaller batches (training.finetune.accumulate keeps the effective "
             "size), images or models, or more resources a trial"
         )
+    return found
 
 
 def _rehearse(
-    config: str, side: int | None, cache_dir: Path | None, storage: RunAddress | None, channel: str
-) -> str | None:
+    config: str,
+    side: int | None,
+    cache_dir: Path | None,
+    storage: RunAddress | None,
+    channel: str,
+    division: tuple[bool, int, int],
+    least: float,
+) -> tuple[str | None, list[Measured]]:
+    """Returns what is wrong, and what was timed."""
+    gpu, threads, workers = division
     parsed = Config.model_validate_json(config)
     try:
         with pulse_of(channel, _NAME):
-            rehearse(parsed, open_workspace(parsed.data, side, cache_dir, storage))
+            workspace = open_workspace(parsed.data, side, cache_dir, storage)
+            if least:
+                found = timed_steps(
+                    parsed, workspace, gpu=gpu, threads=threads, workers=workers, least=least
+                )
+                return None, found
+            rehearse(of_a_process(parsed, workers), workspace)
     except Exception as error:
         complaint = out_of_memory(error)
         if complaint is not None:
-            return f"out of memory ({complaint})"
+            return f"out of memory ({complaint})", []
         if not isinstance(error, UserError | OSError):
             raise
         problem = environment_problem(error)
-        return str(error) if problem is None else _MACHINE + str(problem)
-    return None
+        return str(error) if problem is None else _MACHINE + str(problem), []
+    return None, []

@@ -26,7 +26,7 @@ from gsfl_tune.search.costs.time_budget import SearchTime
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watchers
 from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper
-from gsfl_tune.search.observers.time_left import of_study
+from gsfl_tune.search.observers.time_left import leading, of_study
 from gsfl_tune.search.observers.trials_parquet import TrialTable
 from gsfl_tune.search.ray_tune.head_watchdog import lifeline
 from gsfl_tune.search.ray_tune.heartbeat import TrialPulses
@@ -255,8 +255,9 @@ def run_study(
     # The last trials share the GPUs among themselves only.
     unfinished = len(again) + len(study.paused())
     resources = context.resources.at_most(max(1, unfinished + budget - study.created()))
+    best = leading(study, experiment)
     forecast, left = of_study(
-        experiment, name, costs, limit, budget=budget, slots=resources.count, best=best_config
+        experiment, name, costs, limit, budget=budget, slots=resources.count, best=best
     )
     watcher = Watchers(forecast, watcher)
     if left is not None:

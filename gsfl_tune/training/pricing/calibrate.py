@@ -25,12 +25,16 @@ from gsfl_tune.training.stages import STAGE_KINDS
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
-# Seconds of steps per stage; at least two steps are taken.
+# Seconds of steps per stage.
 _SECONDS = 2.0
+# A first step of so many times these is long.
+_LONG = 6
 _FORWARD_IMAGES = 128
 
 
-def measure_steps(config: Config, workspace: Workspace, workers: int = 1) -> list[Measured]:
+def measure_steps(
+    config: Config, workspace: Workspace, workers: int = 1, *, least: float = _SECONDS
+) -> list[Measured]:
     """Takes optimiser steps of every stage on random inputs of full size.
 
     Groups are left out: they take no time in a step, and finding them needs all features. All
@@ -43,6 +47,8 @@ def measure_steps(config: Config, workspace: Workspace, workers: int = 1) -> lis
         config: The configuration.
         workspace: Data and caches of this node.
         workers: Number of processes of a training.
+        least: Seconds of steps per stage. A first step that takes several times as long is the only
+            one, though it does more than those after it.
 
     Returns:
         One measurement a stage; its work is that of one step, and `epochs` counts steps.
@@ -60,7 +66,7 @@ def measure_steps(config: Config, workspace: Workspace, workers: int = 1) -> lis
             context.config = _in_full(context.config)
             stage = kind(context, spec.name)
             with activity(f"{spec.name} steps"):
-                seconds, steps = _timed(stage.rehearse, trained.device)
+                seconds, steps = _timed(stage.rehearse, trained.device, least)
             batch = getattr(whole.training, spec.name).batch_size
             work = kind.work(_in_full(spec.seen_by(whole)), batch, 0, classes)
             found.append(Measured(replace(work, stage=spec.name, epochs=1), steps, seconds))
@@ -129,21 +135,25 @@ def measure_frozen(
                 forward(batch.inputs.contiguous(memory_format=torch.channels_last))
 
         with activity(f"images through {config.model.extractor}"):
-            seconds, runs = _timed(run, device)
+            seconds, runs = _timed(run, device, _SECONDS)
     return runs * len(index) / seconds, making
 
 
-def _timed(act: Callable[[], None], device: torch.device) -> tuple[float, int]:
-    """Returns seconds and repetitions, after one warm-up."""
+def _timed(act: Callable[[], None], device: torch.device, least: float) -> tuple[float, int]:
+    """Returns seconds and repetitions, at least two, after a warm-up that is not long itself."""
 
     def wait() -> None:
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
 
+    started, count = time.perf_counter(), 0
     act()
     wait()
-    started, count = time.perf_counter(), 0
-    while count < 2 or time.perf_counter() - started < _SECONDS:
+    first = time.perf_counter() - started
+    if first >= _LONG * least:
+        return first, 1
+    started = time.perf_counter()
+    while count < 2 or time.perf_counter() - started < least:
         act()
         wait()
         count += 1

@@ -12,6 +12,7 @@ from gsfl_tune.search import Job, TrialCosts, Watcher, open_study
 from gsfl_tune.search.observers.time_left import (
     after_jobs,
     after_search,
+    leading,
     of_jobs,
     of_study,
     typical,
@@ -64,6 +65,36 @@ def test_whatever_a_run_does_more_takes_longer_and_slots_help(costs: TrialCosts)
     assert after_search(costs, _config(*wishes[-1]), 4) < found[-1]
 
 
+def test_a_race_costs_what_its_finalists_do(costs: TrialCosts) -> None:
+    race = ("search.finalists=3", "search.final_seeds=3", "search.control=off")
+    config = _config(*race)
+    small, large = (_config(*race, f"model.latent_dim={size}") for size in (8, 4096))
+    alike = after_search(costs, config, 1)
+    # Whoever is not known yet costs as much as the best; a fourth one does not race.
+    assert after_search(costs, config, 1, finalists=[config]) == pytest.approx(alike)
+    rivals = [config, small, small, large]
+    saved = 3 * 2 / 3 * 2 * (costs.seconds(config) - costs.seconds(small))
+    assert after_search(costs, config, 1, finalists=rivals) == pytest.approx(alike - saved)
+    assert saved > 0
+
+
+def test_the_best_complete_trials_lead(run: RunDirectory) -> None:
+    tried = experiment("search.metric=validation/accuracy", "search.finalists=2")
+    study = open_study(tried, run)
+    found = leading(study, tried)
+    assert found() == []
+    for value in (0.5, 0.9, 0.7):
+        asked = study.ask()
+        assert asked is not None
+        study.report(asked.number, 0, value)
+        study.complete(asked.number, value)
+        if value == 0.5:
+            assert found() == [tried.configure(asked.params)]
+    best = [trial.number for trial in study.ranking()][:2]
+    assert best == [1, 2]
+    assert found() == [tried.configure(study.trial(number).params) for number in best]
+
+
 def test_after_the_retrains_comes_the_evidence_alone(costs: TrialCosts, run: RunDirectory) -> None:
     last = _jobs(run, 3, fit="train+validation", test=True)
     config = last[0].config
@@ -86,9 +117,7 @@ def test_a_sample_of_the_space_is_the_same_each_time_and_has_all_of_it() -> None
 
 
 def test_without_prices_nothing_is_said() -> None:
-    watcher, left = of_study(
-        experiment(), "search", None, None, budget=8, slots=1, best=experiment().defaults
-    )
+    watcher, left = of_study(experiment(), "search", None, None, budget=8, slots=1, best=list)
     assert left is None
     assert type(watcher) is Watcher
 
@@ -98,9 +127,7 @@ def test_a_study_counts_its_trials_the_control_after_it_and_the_end(
 ) -> None:
     def left(budget: int, control: str, name: Any = "search") -> float:
         tried = experiment(f"search.control={control}")
-        watcher, found = of_study(
-            tried, name, costs, None, budget=budget, slots=1, best=tried.defaults
-        )
+        watcher, found = of_study(tried, name, costs, None, budget=budget, slots=1, best=list)
         watcher.begin(open_study(tried, RunDirectory(run.path / control)), budget, 1)
         assert found is not None
         return found()

@@ -124,9 +124,9 @@ def test_each_kind_takes_a_step_in_its_own_slot(
 ) -> None:
     taken: list[tuple[str, Any]] = []
 
-    def noted(config: Config, own: Any, *rest: Any) -> None:
-        step(config, own, *rest)
+    def noted(config: Config, own: Any, *rest: Any) -> Any:
         taken.append((config.model.backbone, own))
+        return step(config, own, *rest)
 
     step = rehearsal._rehearse_in_a_slot
     monkeypatch.setattr(rehearsal, "_rehearse_in_a_slot", noted)

@@ -8,7 +8,9 @@ import pytest
 
 from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
-from gsfl_tune.search import rehearse_largest
+from gsfl_tune.search.ray_tune.location import machine
+from gsfl_tune.search.ray_tune.rehearsal import rehearse_largest
+from gsfl_tune.training.pricing import ASSUMED
 from gsfl_tune.training.pricing.one_step import of_a_process
 from tests.search.experiments import experiment
 
@@ -25,7 +27,17 @@ def test_small_models_are_not_rehearsed_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_a_step_that_fits_is_taken(ray_of_tests: None, one_slot: Slots, cache_dir: Path) -> None:
-    rehearse_largest(experiment(*FINETUNE), resources=one_slot, cache_dir=cache_dir)
+    assert not rehearse_largest(experiment(*FINETUNE), resources=one_slot, cache_dir=cache_dir)
+
+
+def test_what_steps_take_is_the_first_price_of_trainings(
+    ray_of_tests: None, one_slot: Slots, cache_dir: Path
+) -> None:
+    tried = experiment(*FINETUNE)
+    found = rehearse_largest(tried, resources=one_slot, cache_dir=cache_dir, least=0.01)
+    assert [each.work.stage for each in found] == ["head", "finetune"]
+    assert {each.machine for each in found} == {ASSUMED + machine(False)}
+    assert all(each.seconds > 0 and each.work.steps == 1 for each in found)
 
 
 def test_a_step_that_wants_too_much_memory_is_refused_with_what_can_be_changed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from gsfl_tune.training.pricing import calibrate
 from gsfl_tune.training.pricing.calibrate import measure_steps
 from gsfl_tune.training.stages import FinetuneStage, HeadStage
@@ -20,7 +22,7 @@ def test_each_process_of_a_training_is_timed_with_its_share_of_a_batch(workspace
 
         return rehearse
 
-    def timed(act, device):
+    def timed(act, device, least):
         act()
         return 1.0, 4
 
@@ -35,3 +37,20 @@ def test_each_process_of_a_training_is_timed_with_its_share_of_a_batch(workspace
     # A step of a process is one of the whole batch: both stand for the same work.
     assert one == two
     assert one[1].work.steps == 1
+
+
+def test_a_long_first_step_is_the_only_one():
+    device, taken = torch.device("cpu"), []
+    size = 400
+
+    def act():
+        taken.append(torch.ones(size, size) @ torch.ones(size, size))
+
+    # Any step is long where next to nothing is wanted.
+    seconds, steps = calibrate._timed(act, device, 1e-9)
+    assert (len(taken), steps) == (1, 1)
+    assert seconds > 0
+    seconds, steps = calibrate._timed(act, device, 0.2)
+    assert len(taken) == 1 + 1 + steps
+    assert steps >= 2
+    assert seconds >= 0.2

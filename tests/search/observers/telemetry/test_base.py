@@ -20,7 +20,7 @@ def test_one_that_overrides_nothing_takes_every_event(run: RunDirectory) -> None
         "study": study, "budget": None, "slots": 2, "left": lambda: 1.0, "states": dict,
         "seconds": 0.1, "number": 0, "params": {}, "again": False, "k": 0, "value": 0.5,
         "result": {}, "text": "words", "interrupted": False, "title": "winner", "total": 1,
-        "done": 0, "name": "winner",
+        "done": 0, "name": "winner", "found": [],
     }  # fmt: skip
     telemetry = Telemetry()
     for event in EVENTS:
