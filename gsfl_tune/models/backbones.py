@@ -297,6 +297,7 @@ class Backbone(nn.Module):
         Args:
             share: Probability that a batch is mixed.
             image_size: Side of the images in pixels.
+            seed: Of its weights.
 
         Raises:
             BackboneError: If what enters these blocks is not a map.
@@ -311,7 +312,7 @@ class Backbone(nn.Module):
         self.style = put_mix_style(self.model, names, share, image_size, self.reads)
         self.train(mode)
 
-    def restitute(self, blocks: int | Literal["all"], image_size: int) -> None:
+    def restitute(self, blocks: int | Literal["all"], image_size: int, *, seed: int = 0) -> None:
         """Normalises and restitutes styles in front of the trained blocks, also in use.
 
         See `gsfl_tune.models.restitution`.
@@ -319,6 +320,7 @@ class Backbone(nn.Module):
         Args:
             blocks: Number of last blocks that will be trained, or ``all``.
             image_size: Side of the images in pixels.
+            seed: Of its weights.
 
         Raises:
             BackboneError: If what enters these blocks is not a map.
@@ -328,17 +330,19 @@ class Backbone(nn.Module):
         count = restituted_blocks(self.name, blocks, self.reads)
         names = trained_names(self._facts.block_names, count)
         _, path = entered_by_map(self.model, names, image_size, self.reads)
-        self.put_restitution(path, restitution_channels(self.name, blocks, image_size, self.reads))
+        channels = restitution_channels(self.name, blocks, image_size, self.reads)
+        self.put_restitution(path, channels, seed)
 
-    def put_restitution(self, path: str, channels: int) -> None:
+    def put_restitution(self, path: str, channels: int, seed: int = 0) -> None:
         """Puts the module of `restitute` in front of the module at a path.
 
         Args:
             path: In the timm model.
             channels: Of the map that enters it.
+            seed: Of its weights.
         """
         device = next(self.model.parameters()).device
-        self.restitution = Restitution(channels).to(device)
+        self.restitution = Restitution(channels, seed).to(device)
         self.restituted = path
         self.model.get_submodule(path).register_forward_pre_hook(self.restitution.enter)
         if isinstance(self.model, TwoLayers):

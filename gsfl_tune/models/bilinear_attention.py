@@ -59,16 +59,17 @@ class BilinearAttention(nn.Module):
     Args:
         channels: C of the map.
         settings: Sizes.
+        seed: Of its weights.
     """
 
-    def __init__(self, channels: int, settings: AttentionSettings) -> None:
+    def __init__(self, channels: int, settings: AttentionSettings, seed: int = 0) -> None:
         super().__init__()
         self.channels = channels
         self.settings = settings
         count, width = settings.count, settings.width
-        # Of no seed of a training: its other random numbers stay as they are.
+        # A training's other random numbers stay as they are.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             self.attend = nn.Conv2d(channels, count, 1, bias=False)
             self.describe = nn.Conv2d(channels, width, 1, bias=False)
         self.norm = nn.GroupNorm(1, count)

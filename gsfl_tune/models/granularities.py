@@ -70,25 +70,26 @@ class Granularities(nn.Module):
 
     Args:
         settings: Sizes.
+        seed: Of its weights.
     """
 
-    def __init__(self, settings: GranularitySettings) -> None:
+    def __init__(self, settings: GranularitySettings, seed: int = 0) -> None:
         super().__init__()
         self.settings = settings
         width, count = settings.width, len(settings.channels)
-        # Of no seed of a training: its other random numbers stay as they are.
+        # A training's other random numbers stay as they are.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             self.describe = nn.ModuleList(
                 nn.Sequential(*map_layers(channels, width)) for channels in settings.channels
             )
             self.join = nn.Sequential(
                 nn.LayerNorm(count * width), nn.Linear(count * width, width), nn.ELU()
             )
-        # The last one is that of all together.
-        self.scores = nn.ModuleList(
-            nn.Linear(width, settings.class_count) for _ in range(count + 1)
-        )
+            # The last one is that of all together.
+            self.scores = nn.ModuleList(
+                nn.Linear(width, settings.class_count) for _ in range(count + 1)
+            )
         for layer in self.scores:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)

@@ -90,20 +90,21 @@ class PartDetector(nn.Module):
     Args:
         channels: C of the map.
         settings: Sizes.
+        seed: Of its weights.
 
     Attributes:
         noted: Where `noting` keeps what is found.
     """
 
-    def __init__(self, channels: int, settings: PartSettings) -> None:
+    def __init__(self, channels: int, settings: PartSettings, seed: int = 0) -> None:
         super().__init__()
         self.channels = channels
         self.settings = settings
         self.noted: list[Detections] | None = None
         count, width = settings.count, settings.width
-        # Of no seed of a training: its other random numbers stay as they are.
+        # A training's other random numbers stay as they are.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             self.reduce = nn.Conv2d(channels, width, 1)
             self.describe = nn.Conv2d(channels, width, 1)
             self.find = nn.Conv2d(width, _NUMBERS * count, 1)

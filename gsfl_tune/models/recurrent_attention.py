@@ -73,7 +73,7 @@ class AttentionProposal(nn.Module):
     def __init__(self, channels: int, settings: Recurrence, seed: int = 0) -> None:
         super().__init__()
         self.start = settings.start
-        # Of no seed of a training: its other random numbers stay as they are.
+        # A training's other random numbers stay as they are.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.first = nn.Conv2d(channels, settings.width, 1)
@@ -125,14 +125,16 @@ class RecurrentAttention(nn.Module):
     Args:
         channels: C of the maps.
         settings: Number of scales and the rest.
+        seed: Of its weights.
     """
 
-    def __init__(self, channels: int, settings: Recurrence) -> None:
+    def __init__(self, channels: int, settings: Recurrence, seed: int = 0) -> None:
         super().__init__()
         self.channels = channels
         self.settings = settings
         self.proposals = nn.ModuleList(
-            AttentionProposal(channels, settings, seed) for seed in range(settings.scales - 1)
+            AttentionProposal(channels, settings, seed + number)
+            for number in range(settings.scales - 1)
         )
 
     def scales(

@@ -43,17 +43,18 @@ class Restitution(EntryModule):
 
     Args:
         channels: Number of channels C.
+        seed: Of its weights.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, seed: int = 0) -> None:
         super().__init__()
         self.channels = channels
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         hidden = max(1, channels // REDUCTION)
-        # Of no seed of a training: its other random numbers stay as they are.
+        # A training's other random numbers stay as they are.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             first, last = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, _OPEN)

@@ -29,6 +29,7 @@ from gsfl_tune.training.caches.teacher import Teacher
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.rate_sweep import RateSweep
+from gsfl_tune.training.seeds import named_seed
 from gsfl_tune.training.timeline import StageName, StageSpec, Timeline, stage_spec
 from gsfl_tune.training.workspace import Workspace
 
@@ -154,20 +155,23 @@ class StageContext:
         extractor = self.workspace.extractor(self.config)
         stage = self.config.training.finetune
         if stage.epochs and stage.snr:
-            backbone.restitute(stage.blocks, self.config.data.image_size)
+            own = named_seed(self.seed, "restitution")
+            backbone.restitute(stage.blocks, self.config.data.image_size, seed=own)
         projection, pooling = copy.deepcopy(extractor.projection), extractor.pooling()
         recurrent, parts, attention = None, None, None
+        # Each seed of a training begins with other weights, as its head does.
+        seed = named_seed(self.seed, "method")
         settings = self.method.detector(len(self.part_names), self.head.feature_dim)
         attends = self.method.attends(self.head.feature_dim)
         asked = self.method.recurrence is not None or settings is not None or attends is not None
         if stage.epochs and asked:
             channels, _, _ = map_shape(backbone.name, self.config.data.image_size, backbone.reads)
             if self.method.recurrence is not None:
-                recurrent = RecurrentAttention(channels, self.method.recurrence)
+                recurrent = RecurrentAttention(channels, self.method.recurrence, seed)
             if settings is not None:
-                parts = PartDetector(channels, settings)
+                parts = PartDetector(channels, settings, seed)
             if attends is not None:
-                attention = BilinearAttention(channels, attends)
+                attention = BilinearAttention(channels, attends, seed)
         further = recurrent, parts, attention, self._granularities()
         return Network(backbone, projection, pooling, self.head, *further)
 
@@ -176,4 +180,6 @@ class StageContext:
         if not layers:
             return None
         settings = self.method.granularities(layers, self.head.class_count)
-        return None if settings is None else Granularities(settings)
+        return (
+            None if settings is None else Granularities(settings, named_seed(self.seed, "method"))
+        )

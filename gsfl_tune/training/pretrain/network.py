@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,6 +27,7 @@ from gsfl_tune.training.pretrain.norm_groups import (
     statistics,
 )
 from gsfl_tune.training.pretrain.screening import Screening
+from gsfl_tune.training.seeds import named_seed
 
 
 class PretrainingNetwork(nn.Module):
@@ -333,9 +332,3 @@ def typical_spread(vectors: Tensor) -> Tensor:
     """
     unit = functional.normalize(vectors.float(), dim=1)
     return (unit - unit.median(0).values).norm(dim=1).median()
-
-
-def named_seed(seed: int, name: str) -> int:
-    """Makes a seed of its own for each name."""
-    entropy = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
-    return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
