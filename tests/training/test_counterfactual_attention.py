@@ -106,7 +106,9 @@ def test_a_batch_in_pieces_gives_the_same_gradients(workspace, tmp_path):
             stage._step(part, len(part) / len(batch))
         states.append([p.grad.clone() for p in stage.module.attention.parameters()])
     for one, other in zip(*states, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+        # Sums over a batch in another order: rounding counts against the largest of them.
+        rounding = 1e-4 * float(one.abs().max())
+        torch.testing.assert_close(one, other, atol=rounding, rtol=1e-4)
         assert one.any()
 
 
