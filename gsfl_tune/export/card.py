@@ -76,11 +76,12 @@ def model_card(
         model, HEADS[settings["head"]].title
     )
     results = _results(metrics)
+    encodes = HEADS[settings["head"]].encodes
     holds = (
         "the frozen backbone and a logistic regression of its features"
         if model == "probe"
-        else "the backbone, the discriminative encoder and the classifier, but not the parts that "
-        "only training needed"
+        else f"the backbone{', the discriminative encoder' if encodes else ''} and the classifier, "
+        "but not the parts that only training needed"
     )
     sections = [
         f"# {config['name']}",
