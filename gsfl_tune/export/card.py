@@ -145,6 +145,17 @@ def _results(metrics: Mapping[str, Any]) -> Results | None:
         return None
 
 
+def better_than(metrics: Mapping[str, Any], model: Model) -> str | None:
+    """Returns the sentence on a better model of the same run that a winner's card begins with.
+
+    Args:
+        metrics: Content of ``metrics.json`` of a bundle.
+        model: Which of the models in `metrics` the bundle is.
+    """
+    first = _first(_results(metrics), model) if model == "winner" else []
+    return first[0].strip("*") if first else None
+
+
 def _first(results: Results | None, model: Model) -> list[str]:
     """Returns the most important note: that there is a better model beside this one."""
     if results is None:
