@@ -48,7 +48,7 @@ def _few(experiment: Experiment) -> list[str]:
     from gsfl_tune.search.samplers.configurations import count_configurations
 
     trials = experiment.defaults().search.trials
-    possible = count_configurations(experiment.space, trials)
+    possible = count_configurations(experiment.provisional().space, trials)
     if not experiment.space.parameters or possible is None or possible >= trials:
         return []
     return [

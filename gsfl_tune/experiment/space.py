@@ -20,6 +20,7 @@ from gsfl_tune.experiment.distributions import (
 )
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, show
+from gsfl_tune.experiment.needs import is_idle
 
 _MOST_COMBINATIONS = 5_000
 _Items = list[Distribution | tuple[Scalar]]
@@ -56,6 +57,13 @@ class _Values:
 
     def holds(self, parameter: Parameter) -> bool:
         return all(condition.holds(self[path]) for path, condition in parameter.when.items())
+
+    def has_effect(self, parameter: Parameter) -> bool:
+        """Returns whether it holds, and the training would notice another value."""
+        # A choice of named mappings is what the user calls the values that it sets.
+        return self.holds(parameter) and (
+            bool(parameter.merges) or not is_idle(parameter.path, self.__getitem__)
+        )
 
     def drawn(self, parameter: Parameter) -> Any:
         draw = parameter.distribution
@@ -138,19 +146,21 @@ class Space:
         """Selects the values that have an effect. All code decides this here.
 
         All code that shows a trial calls this. Samplers of a fixed space also draw inactive
-        parameters, which have no effect; and a float may be slightly off its step.
+        parameters, which have no effect; all samplers draw parameters that need something else to
+        have one (groups need a head with groups) and have no such condition in the file; and a
+        float may be slightly off its step.
 
         Args:
             params: Values by parameter name, as stored in a study.
 
         Returns:
-            Active parameters only, in their order; numbers on steps as exact decimals.
+            Those parameters only, in their order; numbers on steps as exact decimals.
         """
-        active = self.active(params)
+        values = _Values(self, params)
         return {
             parameter.name: parameter.distribution.exact(params[parameter.name])
             for parameter in self.parameters
-            if parameter.name in active and parameter.name in params
+            if parameter.name in params and values.has_effect(parameter)
         }
 
     def default_params(self) -> dict[str, Any]:

@@ -76,11 +76,12 @@ def model_card(
         model, HEADS[settings["head"]].title
     )
     results = _results(metrics)
+    encodes = HEADS[settings["head"]].encodes
     holds = (
         "the frozen backbone and a logistic regression of its features"
         if model == "probe"
-        else "the backbone, the discriminative encoder and the classifier, but not the parts that "
-        "only training needed"
+        else f"the backbone{', the discriminative encoder' if encodes else ''} and the classifier, "
+        "but not the parts that only training needed"
     )
     sections = [
         f"# {config['name']}",
@@ -142,6 +143,17 @@ def _results(metrics: Mapping[str, Any]) -> Results | None:
         return Results.from_json(metrics)
     except (KeyError, TypeError, AttributeError):
         return None
+
+
+def better_than(metrics: Mapping[str, Any], model: Model) -> str | None:
+    """Returns the sentence on a better model of the same run that a winner's card begins with.
+
+    Args:
+        metrics: Content of ``metrics.json`` of a bundle.
+        model: Which of the models in `metrics` the bundle is.
+    """
+    first = _first(_results(metrics), model) if model == "winner" else []
+    return first[0].strip("*") if first else None
 
 
 def _first(results: Results | None, model: Model) -> list[str]:

@@ -14,6 +14,7 @@ from gsfl_tune.bundles.architecture import shared_tensors
 from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.bundle import load_bundle
+from gsfl_tune.export.card import better_than
 from gsfl_tune.export.hub import fetch, hub_place
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.neighbour_tensors import neighbour_tensors
@@ -146,7 +147,9 @@ def export_run(
         )
     if best_of_all:
         source = _best_of_all(directory, say)
-    elif pick is None and not alone:
+    elif alone:
+        _say_of_bundle(directory.path, say)
+    elif pick is None:
         _say_what_is_better(directory, say)
     if not options.is_copy:
         from gsfl_tune.export.convert import convert
@@ -214,6 +217,13 @@ def _say_what_is_better(directory: RunDirectory, say: Callable[[str], None]) -> 
     """Names a simpler model that is better on validation than the winner, if the run knows one."""
     if directory.results_file.is_file() and (first := ahead(read_results(directory.results_file))):
         say(f"{first} --best-of-all exports it")
+
+
+def _say_of_bundle(folder: Path, say: Callable[[str], None]) -> None:
+    """Says the same of a bundle that has left its run, from what it holds."""
+    model = read_description(folder).get("model", "winner")
+    if first := better_than(files.read_json_file(folder / files.METRICS), model):
+        say(first)
 
 
 def _best_of_all(directory: RunDirectory, say: Callable[[str], None]) -> Path:

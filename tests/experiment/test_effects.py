@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.effects import NEEDS
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.needs import NEEDS, is_idle
 from gsfl_tune.experiment.reference import CONDITIONS
 from gsfl_tune.plugins import ADDED_SECTIONS
 
@@ -116,6 +116,45 @@ def test_alternatives_are_named_one_by_one():
     )
     found = {each.path for each in Experiment.parse(text).warnings}
     assert {f"{FINETUNE}@0", f"{FINETUNE}@1", "training.finetune.optimizer"} <= found
+
+
+def test_in_a_configuration_values_without_effect_are_left_out():
+    text = TEXT.format(**{**USED, "head": "{choice: [gsfl, linear]}", "epochs": "{choice: [0, 1]}"})
+    text += "  # end\n"
+    space = Experiment.parse(text.replace("loss:", "loss:\n  isda: {weight: {choice: [0, 1]}, "
+                                          "strength: {float: [0.1, 1]}}")).space  # fmt: skip
+    drawn = {each.name: each.distribution.default for each in space.parameters}
+    always = {"model.head", "model.pooling_dim", "training.finetune.epochs",
+              "training.head.momentum", "loss.isda.weight"}  # fmt: skip
+    of_gsfl = {"model.groups.count", "loss.center_rate"}
+    of_finetune = {AUGMENT, FINETUNE}
+
+    def shown(**other: object) -> set[str]:
+        return set(space.active_params(drawn | {k.replace("__", "."): v for k, v in other.items()}))
+
+    assert shown() == always | of_gsfl
+    assert shown(model__head="linear") == always
+    assert shown(training__finetune__epochs=1) == always | of_gsfl | of_finetune
+    assert shown(loss__isda__weight=1) == always | of_gsfl | {"loss.isda.strength"}
+
+
+def test_the_name_of_a_mapping_is_shown_whatever_it_sets():
+    space = Experiment.parse(
+        "name: t\ndata: {source: typefaces}\ntraining: {finetune: {size: {choice: "
+        "{none: {epochs: 0}, one: {epochs: 1}}}}}\n"
+    ).space
+    for name in ("none", "one"):
+        assert space.active_params({"training.finetune.size": name}) == {
+            "training.finetune.size": name
+        }
+
+
+def test_what_packages_add_may_always_have_an_effect():
+    plain = {"model.head": "plain", "model.pooling": "of_a_package"}
+    assert not is_idle("loss.terms.of_a_package", plain.__getitem__)
+    assert not is_idle("model.gem_power", plain.__getitem__)
+    assert is_idle("model.gem_power", {"model.pooling": "average"}.__getitem__)
+    assert is_idle("loss.reconstruction", plain.__getitem__)
 
 
 def test_what_the_reference_says_is_looked_for():

@@ -81,6 +81,23 @@ def test_whoever_exports_a_winner_hears_of_a_simpler_model_that_is_better(run, t
     assert said[0].endswith("best-simple/. --best-of-all exports it")
 
 
+def test_a_bundle_that_has_left_its_run_says_so_too(run, tmp_path, config, network):
+    said: dict[str, list[str]] = {"winner": [], "probe": []}
+    results_of(run, probe=0.95)
+    metrics = json.loads(run.results_file.read_text())
+    for model, lines in said.items():
+        path = bundle_from_network(
+            tmp_path / model, network, config, classes=CLASSES, groups=None, side=SIDE,
+            metrics=metrics, model=model,
+        )  # fmt: skip
+        export_run(path, tmp_path / f"copy of {model}", say=lines.append)
+    [line] = said["winner"]
+    assert line.startswith("The linear probe is better than the winner on the validation images")
+    assert said["probe"] == []
+    export_run(run.best, tmp_path / "of an unknown run", say=said["probe"].append)
+    assert said["probe"] == []
+
+
 def test_the_best_of_all_needs_a_run_that_compared_them(run, tmp_path):
     results = make_results(probe=None)
     write_results(run.results_file, results)

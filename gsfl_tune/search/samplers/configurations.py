@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ if TYPE_CHECKING:  # `gsfl-tune check` counts configurations and needs no Optuna
 
 # Random draws of whole configurations before the untried ones are enumerated.
 _DRAWS = 100
+# Configurations that are looked at in one go. Those that differ in what has no effect are one, so
+# that many may have to be passed over.
+_MOST_LOOKED = 20_000
 
 Point = dict[str, Any]
 Key = tuple[tuple[str, str], ...]
@@ -36,12 +40,20 @@ class Node:
 
 
 def walk(space: Space) -> Iterator[Node]:
-    """Walks the tree of choices that conditions span, depth first: every configuration once."""
+    """Walks the tree of choices that conditions span, depth first.
+
+    Every configuration comes once, or once for each value of what has no effect in it.
+    """
     prefix: list[int] = []
+    named = {path for parameter in space.parameters for path in parameter.when}
+    decide = {parameter.name for parameter in space.parameters if parameter.path in named}
     while True:
         odometer = _Odometer(prefix)
         point = space.suggest(odometer)
-        yield Node(point, odometer.endless)
+        endless = odometer.endless and odometer.endless & (
+            decide | space.active_params(point).keys()
+        )
+        yield Node(point, bool(endless))
         prefix = odometer.positions
         while prefix and prefix[-1] + 1 == odometer.sizes[len(prefix) - 1]:
             prefix.pop()
@@ -52,16 +64,16 @@ def walk(space: Space) -> Iterator[Node]:
 
 def count_configurations(space: Space, most: int) -> int | None:
     """Counts the configurations of a space; None for more than `most` or a continuous one."""
-    count = 0
-    for node in walk(space):
-        count += 1
-        if node.endless or count > most:
+    keys: set[Key] = set()
+    for looked, node in enumerate(walk(space)):
+        keys.add(key_of(space, node.point))
+        if node.endless or len(keys) > most or looked == _MOST_LOOKED:
             return None
-    return count
+    return len(keys)
 
 
 def key_of(space: Space, params: Mapping[str, Any]) -> Key:
-    """Returns the identity of a configuration: the values of its active parameters."""
+    """Returns the identity of a configuration: the values that have an effect in it."""
     return exact_key(space.active_params(params))
 
 
@@ -110,11 +122,17 @@ class Tried:
         """Returns whether no trial had this configuration."""
         return key_of(self._space, params) not in self._keys
 
-    def exhausted(self) -> bool:
-        """Returns whether every configuration was tried."""
-        while (
-            self._next is not None and not self._next.endless and not self.is_new(self._next.point)
-        ):
+    def exhausted(self, most: int | None = _MOST_LOOKED) -> bool:
+        """Returns whether every configuration was tried.
+
+        Args:
+            most: Number of tried configurations after which it is taken for granted that there are
+                others; the next call goes on from there. None: all are looked at.
+        """
+        for _ in itertools.count() if most is None else range(most):
+            following = self._next
+            if following is None or following.endless or self.is_new(following.point):
+                break
             self._next = next(self._walk, None)
         return self._next is None
 
@@ -136,7 +154,7 @@ class Tried:
             params = self._space.suggest(Anywhere(rng), everything=everything)
             if self.is_new(params):
                 return params
-        if self.exhausted() or self._next is None:
+        if self.exhausted(most=None) or self._next is None:
             raise ValueError("every configuration was tried")
         return self._space.suggest(Anywhere(rng, self._next.point), everything=everything)
 
@@ -155,7 +173,7 @@ class _Odometer:
     def __init__(self, prefix: list[int]) -> None:
         self.positions = list(prefix)
         self.sizes: list[int] = []
-        self.endless = False
+        self.endless: set[str] = set()
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return self._take(list(choices))
@@ -169,7 +187,8 @@ class _Odometer:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         if step is None:
-            self.endless |= low < high
+            if low < high:
+                self.endless.add(name)
             return self._take([low])
         count = math.floor((high - low) / step + 1e-8) + 1
         return self._take([low + i * step for i in range(count)])

@@ -104,9 +104,9 @@ def enqueue_first_trials(
     seen: list[dict[str, Any]] = []
     for origin, setting in wanted:
         params, changes = space.clip(setting)
-        if params in seen:
+        if (effective := space.active_params(params)) in seen:
             continue
-        seen.append(params)
+        seen.append(effective)
         study.enqueue(params, origin)
         notices += [f"{origin}: {change}" for change in changes]
     if runs:

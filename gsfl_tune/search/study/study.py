@@ -15,7 +15,7 @@ from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.samplers.factory import fixed_params, whole_space
-from gsfl_tune.search.samplers.history import OTHERS, RUNGS
+from gsfl_tune.search.samplers.history import OTHERS, OUTSIDE, RUNGS
 from gsfl_tune.search.study.compatibility import sign_study
 from gsfl_tune.search.study.goals import (
     Goals,
@@ -114,8 +114,13 @@ class Study(Pausing, Noting):
             origin: Its source: ``published``, ``defaults``, ``enqueue[i]`` or ``warm_start RUN#N``.
                 Parameters that are already in the study are not added again, whatever their source.
         """
+        wanted = self.space.active_params(params)
         for trial in self.trials():
-            if fixed_params(trial) == params:
+            fixed = fixed_params(trial)
+            if fixed is not None and OUTSIDE not in trial.user_attrs:
+                # What differs without an effect is the same training once more.
+                fixed = self.space.active_params(fixed)
+            if fixed == wanted:
                 return
             if trial.user_attrs.get("recreated") and params.items() <= trial.params.items():
                 # The journal that recorded its origin is lost.

@@ -95,17 +95,18 @@ def earlier_trials(
     wanted = count_of(experiment.defaults().search.trials if trials is None else trials)
     distance = _Distance(experiment)
     # The defaults are a first trial anyway.
-    known = [experiment.default_params()]
+    effective = experiment.space.active_params
+    known = [effective(experiment.default_params())]
     while len(chosen) < wanted and any(pools):
         for pool in pools:
-            pool[:] = [each for each in pool if each.params not in known]
+            pool[:] = [each for each in pool if effective(each.params) not in known]
             if not pool or len(chosen) == wanted:
                 continue
             best = pool[0]
             if best not in bests:
                 best = max(pool, key=lambda each: distance.nearest(each, known))
             chosen.append(best)
-            known.append(best.params)
+            known.append(effective(best.params))
     return chosen
 
 
@@ -153,11 +154,13 @@ def _in_space(experiment: Experiment, before: Experiment, run: str, trial: Froze
     """
     space = before.space
     had = space.leaf_values(trial.params)
+    # A sampler of a fixed space drew inactive ones too: the trial had other values in their place.
+    drawn = space.active_params(trial.params)
     wanted: dict[str, Any] = {}
     for parameter in experiment.space.parameters:
         # The name of a mapping is not a leaf; alternatives of one path share its value.
-        if parameter.name in trial.params:
-            wanted[parameter.path] = trial.params[parameter.name]
+        if parameter.name in drawn:
+            wanted[parameter.path] = drawn[parameter.name]
         elif parameter.path in had:
             wanted[parameter.path] = had[parameter.path]
     params, notices = experiment.space.clip(wanted)

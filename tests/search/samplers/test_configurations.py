@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from optuna.distributions import IntDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gsfl_tune.cli import main
@@ -54,6 +54,58 @@ def test_a_finite_space_is_walked_once_and_ends(run: RunDirectory, name: str) ->
     assert len(set(keys)) == len(keys) == POSSIBLE
     # The same after a resume, with nothing in memory.
     assert open_study(tried, run).ask() is None
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_has_no_effect_makes_no_other_configuration(run: RunDirectory, name: str) -> None:
+    # The file does not say that a plain head has no groups: its trainings are the same to the bit.
+    tried = _small(name, "model.groups.count={int: [2, 4]}")
+    study = open_study(tried, run)
+    study.enqueue(tried.default_params(), "defaults")
+    assert _search(study, 30) == POSSIBLE
+    params = [trial.params for trial in study.trials()]
+    drawn = [(each["model.dropout"], each["model.groups.count"]) for each in params
+             if each["model.head"] == "gsfl"]  # fmt: skip
+    assert len(set(drawn)) == len(drawn) == 9
+    plain = [each["model.dropout"] for each in params if each["model.head"] == "plain"]
+    assert len(set(plain)) == len(plain) == 3
+    assert open_study(tried, run).ask() is None
+
+
+def test_a_continuous_number_without_effect_makes_none_either(run: RunDirectory) -> None:
+    heads = "model.head={choice: [linear, plain]}"
+    tried = _small("tpe", heads, "model.groups.count=2", "model.dropout={float: [0, 0.6]}")
+    study = open_study(tried, run)
+    assert _search(study, 12) == 12
+    found = [trial.params["model.head"] for trial in study.trials()]
+    assert found.count("linear") == 1
+    alone = _small("tpe", "model.head=linear", "model.dropout={float: [0, 0.6]}")
+    assert count_configurations(alone.space, 10) == 1
+    assert count_configurations(tried.space, 10**6) is None
+    # It has no effect itself, but decides what has.
+    smoothing = "{choice: [0.1, 0.2], when: {model.dropout: {gt: 0.3}}, else: 0}"
+    decides = _small(
+        "tpe",
+        "model.head=linear",
+        "model.dropout={float: [0, 0.6]}",
+        f"loss.label_smoothing={smoothing}",
+    )
+    assert count_configurations(decides.space, 10) is None
+
+
+def test_a_count_does_not_look_at_everything() -> None:
+    # A million values of what a plain head does not have.
+    many = [f"{path}={{float: [0, 1], step: 0.01}}" for path in
+            ("loss.reconstruction", "loss.class_center", "loss.shared_center")]  # fmt: skip
+    tried = _small("tpe", "model.head=plain", "model.groups.count=2", *many)
+    assert count_configurations(tried.space, 10) is None
+    rest = Tried(tried.space)
+    kind = FloatDistribution(0.0, 0.6, step=0.3)
+    name = "model.dropout"
+    running = create_trial(state=TrialState.RUNNING, params={name: 0.0}, distributions={name: kind})
+    rest.look([running])
+    assert not rest.exhausted()
+    assert rest.draw(np.random.default_rng(0))["model.dropout"] > 0
 
 
 def test_an_interrupted_study_ends_as_an_uninterrupted_one(run: RunDirectory) -> None:
@@ -184,5 +236,8 @@ def test_check_says_how_many_there_are(tmp_path, capsys) -> None:
         "6 configurations are possible: the search ends when they are tried, before 16 trials"
         in shown
     )
+    # A plain head has no groups: 2 * 3 and 3.
+    assert main(["check", str(file), "--set", "model.groups.count={choice: [2, 3]}"]) == 0
+    assert "9 configurations are possible" in " ".join(capsys.readouterr().out.split())
     assert main(["check", str(file), "--set", "search.trials=6"]) == 0
     assert "configurations are possible" not in capsys.readouterr().out

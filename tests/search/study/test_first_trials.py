@@ -71,6 +71,21 @@ def test_equal_configurations_are_tried_once(run: RunDirectory) -> None:
     assert study.counts()["WAITING"] == 1
 
 
+def test_configurations_that_differ_in_what_has_no_effect_are_tried_once(run: RunDirectory) -> None:
+    # A linear head has neither groups nor an encoder, and the file has no condition for that.
+    tried = experiment(
+        "model.head={choice: [linear, gsfl]}",
+        "model.groups.count={int: [2, 4]}",
+        "search.enqueue=[{model.groups.count: 2}, {model.head: gsfl, model.groups.count: 2}]",
+    )
+    study = open_study(tried, run)
+    enqueue_first_trials(study, tried, 512)
+    enqueue_first_trials(study, tried, 512)
+    assert study.counts()["WAITING"] == 2  # neither the defaults nor the published setting
+    asked = [study.ask() for _ in range(2)]
+    assert [one.params["model.head"] for one in asked if one] == ["linear", "gsfl"]
+
+
 def test_an_unknown_key_to_enqueue_is_the_users_error() -> None:
     with pytest.raises(UserError, match="latent_dims"):
         experiment("search.enqueue=[{model.latent_dims: 16}]")

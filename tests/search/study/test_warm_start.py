@@ -63,6 +63,21 @@ def test_the_best_of_a_run_comes_first_then_a_good_one_that_differs(tmp_path: Pa
     assert [each.number for each in found] == [3, 5]
 
 
+def test_what_was_drawn_and_not_active_is_no_experience(tmp_path: Path) -> None:
+    run, made = RunDirectory(tmp_path / "a"), experiment("search.sampler.name=random")
+    run.path.mkdir()
+    run.experiment_file.write_text(made.to_yaml(), encoding="utf-8")
+    study = open_study(made, run)
+    # As samplers of a fixed space draw: a plain head has no groups, and the file says so.
+    study.recreate({**SETTINGS[5], "model.groups.count": 4})
+    study.complete(0, 0.5, 0)
+    study.close()
+    groups = "model.groups.count={int: [2, 40], default: 20}"
+    found = earlier_trials(_new(str(run.path), more=(groups,)), [str(run.path)])
+    assert found[0].params["model.head"] == "plain"
+    assert found[0].params["model.groups.count"] == 20
+
+
 def test_runs_take_turns_and_equal_configurations_come_once(tmp_path: Path) -> None:
     one, other = earlier(tmp_path / "a"), earlier(tmp_path / "b", "data.typefaces.train=7")
     found = earlier_trials(_new(one, other), [one, other])
