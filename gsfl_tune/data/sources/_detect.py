@@ -10,11 +10,12 @@ from pathlib import Path
 from gsfl_tune.data.disk_errors import unreadable
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from gsfl_tune.data.sources._base import expand
-from gsfl_tune.data.sources._columns import Given, find_roles, told_part
+from gsfl_tune.data.sources._columns import Given, find_roles
 from gsfl_tune.data.sources._described import METADATA, is_coco, is_csv, is_jsonl
 from gsfl_tune.data.sources._layouts import known_layout
 from gsfl_tune.data.sources._names import JUNK_FOLDERS, is_structure, is_utf8
 from gsfl_tune.data.sources._remote import TAR
+from gsfl_tune.data.sources._row_parts import told_part
 from gsfl_tune.data.sources._rows import read_rows
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.url_options import split_options

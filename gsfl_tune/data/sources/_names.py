@@ -37,7 +37,8 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 JUNK_FOLDERS = frozenset(
     [
         "@eadir", "#recycle", "@recycle", "@recently-snapshot", "$recycle.bin", "lost+found",
-        "system volume information", "__macosx", "__pycache__", "thumbnails",
+        "system volume information", "__macosx", "__pycache__", "thumbnails", "@__thumb", "@tmp",
+        "#snapshot", "~snapshot",
     ]
 )  # fmt: skip
 JUNK_FILES = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"])
@@ -51,6 +52,15 @@ STRUCTURE = frozenset(
         "originals", "original", "parts", "png", "raw", "rgb", "seg", "segmentation",
         "segmentations", "segmented", "thumbs", "trimap", "trimaps", "upload", "uploads",
         "xml", "xmls",
+    ]
+)  # fmt: skip
+# Those of them that hold no photographs: beside the images of a class they are no finer classes.
+MASKS = frozenset(
+    [
+        "annotation", "annotations", "ann", "anns", "bbox", "bboxes", "boxes", "depth", "edges",
+        "ground_truth", "groundtruth", "gt", "label", "labels", "mask", "masks", "seg",
+        "segmentation", "segmentations", "segmented", "thumb", "thumbnail", "thumbs", "trimap",
+        "trimaps",
     ]
 )  # fmt: skip
 
