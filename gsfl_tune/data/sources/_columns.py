@@ -30,12 +30,13 @@ _IMAGE = (
     "path", "img", "image_name", "img_name", "image_file", "image_filename",
 )
 # Used if no column has names of images, as `id` is often beside such a column.
-_ID = ("image_id", "img_id", "imageid", "id", "uuid")
+_ID = ("image_id", "img_id", "imageid", "id_code", "id", "uuid")
 _LABEL = ("label", "labels")
 # Used if no column is called label.
 _LABEL_TOO = (
     "class", "classes", "category", "target", "species", "breed", "variety", "choice", "choices",
     "class_name", "label_name", "category_name", "class_id", "label_id", "category_id", "dx",
+    "classid", "classname", "labelid", "labelname", "categoryid", "categoryname",
 )
 # Other columns that programs write: the index of pandas, fields of Label Studio, sizes.
 _BESIDE = frozenset([

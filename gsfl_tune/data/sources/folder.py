@@ -14,6 +14,7 @@ from gsfl_tune.data.sources._layouts import known_layout, species_below
 from gsfl_tune.data.sources._names import (
     MASKS,
     AmbiguousName,
+    are_shards,
     is_structure,
     normal,
     part_of_name,
@@ -276,6 +277,7 @@ class FolderSource(FileSource):
         common = _common(listing)
         if meant and len(self.classes) == 1 and len(common) > 1:
             meant = f"data.path: {root.joinpath(*common)}"
+        self._refuse_again(root, inner)
         structure = [name for name in self.classes if is_structure(name)]
         alike = len(structure) > 1 and _alike({name: inner.get(name, set()) for name in structure})
         if alike and len(structure) < len(self.classes):
@@ -286,7 +288,7 @@ class FolderSource(FileSource):
                 + (f"probably meant: data.path: {root / largest}; " if not depth else "")
                 + "`data.classes: path` takes all folders for classes"
             )
-        elif all(is_structure(name) for name in self.classes):
+        elif all(is_structure(name) for name in self.classes) or are_shards(self.classes):
             self.problems.append(
                 f"{root}: {shown} look like kinds of files or parts, not like classes; "
                 + (f"probably meant: {meant}; " if meant else f"expected {WHAT}; ")
@@ -305,6 +307,17 @@ class FolderSource(FileSource):
                 f"{shown} are the classes, and hold the same {count} folders: if those are the "
                 f"classes, one of them is meant, such as {meant}"
             )
+
+    def _refuse_again(self, root: Path, inner: dict[str, set[str]]) -> None:
+        """Refuses a folder that holds the class folders beside it once more."""
+        for name, inside in inner.items():
+            again = sorted(inside & set(self.classes) - {name})
+            if len(again) > 1 and len(again) >= len(self.classes) / 2:
+                self.problems.append(
+                    f"{root}: {name}/ holds folders of the same names as the class folders beside "
+                    f"it, maybe the same images: {some([f'{each}/' for each in again])}: move it "
+                    "out of the folder"
+                )
 
 
 def _common(listing: Listing) -> tuple[str, ...]:
