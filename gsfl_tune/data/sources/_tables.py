@@ -19,6 +19,7 @@ from gsfl_tune.data.sources._row_parts import (
     not_used,
     plain,
     told_part,
+    unclear,
     words_and_others,
 )
 from gsfl_tune.experiment.errors import UserError
@@ -95,12 +96,13 @@ def choose_columns(
         for column in features
         if columns.label is None and len(_class_names(features, column) or ()) > len(classes or ())
     ]
-    notices = [
-        f"{name}: column {label} holds the labels, and not {some(finer)}; data.label_column chooses"
-    ]
-    return Chosen(
-        image, label, columns.group, split, has_path, classes, tuple(notices if finer else ())
-    )
+    notices = [unclear(name, column) for column in _bits(schema) if split is None]
+    if finer:
+        notices.append(
+            f"{name}: column {label} holds the labels, and not {some(finer)}; "
+            "data.label_column chooses"
+        )
+    return Chosen(image, label, columns.group, split, has_path, classes, tuple(notices))
 
 
 def images_of(schema: pa.Schema, name: str, given: str | None) -> tuple[str, bool]:
@@ -259,6 +261,17 @@ def _holds_text(kind: pa.DataType) -> bool:
         test(kind)
         for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     )
+
+
+def _bits(schema: pa.Schema) -> list[str]:
+    """Returns the columns such as ``is_train`` that may tell the parts by 0 and 1."""
+    return [
+        field.name
+        for field in schema
+        if (pa.types.is_boolean(field.type) or pa.types.is_integer(field.type))
+        and plain(field.name).startswith("is_")
+        and told_part(plain(field.name).removeprefix("is_")) is not None
+    ]
 
 
 def _named_splits(schema: pa.Schema) -> list[str]:

@@ -178,6 +178,11 @@ def test_a_column_of_0_and_1_that_may_tell_the_parts_is_said(tmp_path, cache):
     rows = [f"{'ab'[n % 2]},{int(part == 'train')}" for n, part in enumerate(PARTS)]
     source = create_source(csv_of(tmp_path, "is_train", rows), cache)
     assert any("column is_train may tell the parts, and is not used" in n for n in source.notices)
+    table = saved_rows(PARTS, name="note").data.table
+    bits = table.append_column("is_train", pa.array([part == "train" for part in PARTS]))
+    pq.write_table(bits, tmp_path / "t.parquet")
+    source = create_source(configure("parquet", tmp_path / "t.parquet"), cache)
+    assert any("column is_train may tell the parts, and is not used" in n for n in source.notices)
     # Trains may be a class.
     (tmp_path / "t.csv").write_text("file,bus,train\n0.png,0,1\n1.png,1,0\n2.png,0,1\n")
     source = create_source(configure("csv", tmp_path / "t.csv"), cache)
