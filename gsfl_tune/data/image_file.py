@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]
 # Fill colour of `pad`: the mean of ImageNet, which backbones see as (nearly) zero.
 PAD_COLOR = (124, 116, 104)
 # Part of cache keys; change it when this file computes other pixels.
-CODE_VERSION = 2
+CODE_VERSION = 3
 # Width times height above which an image is not decoded; phones have up to 200 million.
 MAX_PIXELS = 200_000_000
 
@@ -340,7 +340,9 @@ def _to_bytes(image: Image.Image, file_format: str | None, reading: Reading) -> 
     """Scales deep grey values to (H, W) uint8."""
     values = np.asarray(image).astype(np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG")
+    # Pillow reads a PGM of more than 8 bits as 0 to 65535, whatever its own maximum.
+    whole = image.mode == "I" and file_format in ("PNG", "PPM")
+    sixteen = image.mode.startswith("I;16") or whole
     by_type = (0.0, 65535.0) if sixteen else reading.float_range
     low, high = reading.value_range or by_type or natural_range(0.0, float(values.max()))
     scaled = (values - low) * (255.0 / (high - low))

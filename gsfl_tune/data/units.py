@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -21,6 +22,11 @@ _CAMERA = re.compile(
     r"(?:_?(?:IMG|DSCN|DSCF|DSC|PXL|MVI|GOPR|DJI|SAM|HPIM|CIMG|IMGP|MG|P|PICT|frame))[-_]?\d*?"
     r"(\d{3,})$",
     re.IGNORECASE,
+)
+# Times in names of phones and screens: IMG_20240131_142359, PXL_20240131_142359123, 20240131142359.
+_TIME = re.compile(
+    r"(\D*?)((?:19|20)\d\d)[-_.]?(\d\d)[-_.]?(\d\d)[-_. T]?(?:at )?"
+    r"(\d\d)[-_.:]?(\d\d)[-_.:]?(\d\d)(?:[-_.]?\d{3})?(?:\D.*)?"
 )
 # Any other name that ends with a counter: Milk_001.
 _SERIES = re.compile(r".*[^\W\d_].*?[-_. ](\d{2,})$")
@@ -65,9 +71,10 @@ def by_folder(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def by_time(samples: Sequence[Sample], looks: Looks) -> np.ndarray:
-    """Makes units from class and burst: EXIF times of a camera within a minute, or a counter.
+    """Makes units from class and burst: times of a camera within a minute, or a counter.
 
-    The counter is that of a camera, or of any series of names (``Milk_001``).
+    Times are those of EXIF, or in names (``IMG_20240131_142359``). The counter is that of a camera,
+    or of any series of names (``Milk_001``).
 
     Raises:
         UserError: If most images have neither.
@@ -105,6 +112,10 @@ def bursts(
             continue
         folder, name = os.path.split(_file(sample.path))
         stem = os.path.splitext(name)[0]
+        known = _time_in(stem)
+        if known is not None:
+            series.setdefault(("named", sample.label, known[0]), []).append((known[1], position))
+            continue
         match = _CAMERA.fullmatch(stem) or (_SERIES.fullmatch(stem) if any_name else None)
         if match:
             row = ("name", sample.label, folder, stem[: match.start(1)])
@@ -125,6 +136,18 @@ def bursts(
             for place, (_, position) in enumerate(members):
                 keys[position] = (*row, place * pieces // len(members))
     return _numbers(keys), told
+
+
+def _time_in(stem: str) -> tuple[str, float] | None:
+    """Returns what stands before the time in a name, and the time in seconds; None without one."""
+    match = _TIME.fullmatch(stem)
+    if match is None:
+        return None
+    try:
+        taken = datetime(*map(int, match.groups()[1:]), tzinfo=UTC)  # type: ignore[arg-type,misc]
+    except ValueError:  # other digits
+        return None
+    return match[1], taken.timestamp()
 
 
 def crowded(units: np.ndarray, labels: np.ndarray) -> list[int]:

@@ -67,7 +67,7 @@ CONDITIONS = {
     "data.image_column": "sources `csv`, `jsonl`, `parquet`, `arrow`, `webdataset`",
     "data.label_column": "sources `csv`, `jsonl`, `parquet`, `arrow`, `webdataset`",
     "data.group_column": "sources `csv`, `jsonl`, `parquet`, `arrow`",
-    "data.split_column": "sources `csv`, `jsonl`",
+    "data.split_column": "sources `csv`, `jsonl`, `parquet`, `arrow`",
     "data.box_columns": "sources `csv`, `jsonl`",
     "data.box_format": "sources `csv`, `jsonl`",
     "data.root": "sources `csv`, `jsonl`, `coco`",

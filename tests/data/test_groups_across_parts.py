@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsfl_tune.cli import main
@@ -197,6 +197,7 @@ def test_check_and_data_say_how_many(tmp_path, capsys, monkeypatch):
     assert len(json.loads(capsys.readouterr().out)["left_out_of_groups"]) == 6
 
 
+@settings(deadline=None)  # the first example loads scipy
 @given(
     images=st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 8), PARTS),

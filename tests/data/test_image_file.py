@@ -77,6 +77,16 @@ def test_16_bit_grey_that_is_dark_stays_dark():
     assert loaded.max() == 10
 
 
+def test_a_dark_pgm_of_16_bits_stays_dark():
+    """Its type says what white is, although Pillow opens it like an image of 32 bits."""
+    values = np.array([[0, 257, 51400, 200]], dtype=">u2")
+    for scale in (1, 257):
+        content = b"P5\n4 1\n65535\n" + (values // scale).astype(">u2").tobytes()
+        loaded = np.asarray(load_image(content, reading=Reading(float_range=(0.0, 1.0))))
+        np.testing.assert_array_equal(loaded[0, :, 0], np.rint(values[0] // scale / 257))
+        np.testing.assert_array_equal(np.asarray(load_image(content)), loaded)
+
+
 def test_big_endian_16_bit_tiff():
     values = np.full((4, 4), 32896, dtype=">u2")
     image = Image.frombytes("I;16B", (4, 4), values.tobytes())

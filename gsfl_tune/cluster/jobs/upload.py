@@ -200,7 +200,8 @@ def _problem(package: Package, value: str) -> str | None:
         there = "is not uploaded, the cluster must have it under this path"
         return f"{value} {there}" if path.exists() else None
     inside = path.relative_to(package.root).as_posix()
-    found = glob.glob(value, recursive=True) if glob.has_magic(value) else [value]
+    pattern = glob.has_magic(value) and not path.exists()
+    found = glob.glob(value, recursive=True) if pattern else [value]
     files = [file for name in found for file in _files(Path(name))]
     left_out = [
         file for file in files if file.relative_to(package.root).as_posix() not in package.sizes

@@ -129,7 +129,7 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
 
 def _create(config: DataConfig, cache: Path, scoring: bool) -> Source:
     columns = {"image_column": config.image_column, "label_column": config.label_column}
-    groups = {"group_column": config.group_column}
+    groups = {"group_column": config.group_column, "split_column": config.split_column}
     match config.source:
         case "folder":
             return FolderSource(config.path, classes=config.classes, scoring=scoring)

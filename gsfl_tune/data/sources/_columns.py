@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gsfl_tune.data.formats import IMAGE_SUFFIXES
-from gsfl_tune.data.sources._names import AmbiguousName, Part, part_of_name, some
+from gsfl_tune.data.sources._names import some
+from gsfl_tune.data.sources._row_parts import (
+    SPLIT,
+    may_tell_parts,
+    not_used,
+    tell_parts,
+    unclear,
+    words_and_others,
+)
+from gsfl_tune.data.sources._row_parts import plain as _plain
 from gsfl_tune.data.sources._rows import Rows
 from gsfl_tune.experiment.errors import UserError
 
@@ -21,14 +30,14 @@ _IMAGE = (
     "path", "img", "image_name", "img_name", "image_file", "image_filename",
 )
 # Used if no column has names of images, as `id` is often beside such a column.
-_ID = ("image_id", "img_id", "imageid", "id", "uuid")
+_ID = ("image_id", "img_id", "imageid", "id_code", "id", "uuid")
 _LABEL = ("label", "labels")
 # Used if no column is called label.
 _LABEL_TOO = (
     "class", "classes", "category", "target", "species", "breed", "variety", "choice", "choices",
     "class_name", "label_name", "category_name", "class_id", "label_id", "category_id", "dx",
+    "classid", "classname", "labelid", "labelname", "categoryid", "categoryname",
 )
-_SPLIT = ("split", "subset", "partition", "data_split", "set")
 # Other columns that programs write: the index of pandas, fields of Label Studio, sizes.
 _BESIDE = frozenset([
     "", "id", "index", "annotation_id", "annotator", "created_at", "updated_at", "lead_time",
@@ -108,7 +117,7 @@ def find_roles(rows: Rows, given: Given) -> Roles:
         raise UserError(f"{rows.name}: Label Studio's JSON: export as JSON-MIN or CSV instead")
     image = _image(rows, given.image)
     boxes, corners = _boxes(rows, given)
-    split, notice = _split(rows, given.split)
+    split, notice = _split(rows, given)
     group = None if given.group is None else _known(rows, given.group, "data.group_column")
     points = tuple(
         (
@@ -130,15 +139,20 @@ def find_roles(rows: Rows, given: Given) -> Roles:
     )
     of_points = [column for pair in points for column in pair]
     taken = {image, *boxes, *of_points, *attributes, *filter(None, [split, group])}
+    rest = [column for column in rows.columns if column not in taken]
+    bits = [c for c in rest if c != given.label and may_tell_parts(c, rows.values[c])]
+    # Where columns are classes, one of them may be called train.
+    doubt = [unclear(rows.name, column) for column in bits if split is None]
+    doubted = replace(roles, notices=(*notice, *doubt))
     if given.label is not None:
         # A test table may lack labels.
-        return replace(roles, label=given.label if given.label in rows.columns else None)
-    rest = [column for column in rows.columns if column not in taken]
+        return replace(doubted, label=given.label if given.label in rows.columns else None)
     if Path(rows.name).name == _ONE_HOT_FILE:
         return replace(roles, one_hot=tuple(rest))
     called = _called(rows, _LABEL)
     if called in rest:
-        return replace(roles, label=called)
+        passed = [c for c in rest if c != called and _plain(c) in (*_LABEL, *_LABEL_TOO)]
+        return _passing(doubted, rows, called, passed)
     found = [column for column in rest if _plain(column) in _LABEL_TOO]
     others = [column for column in rest if _plain(column) not in _BESIDE]
     if not found and len(others) > 1 and all(_is_bits(rows, column) for column in others):
@@ -152,19 +166,20 @@ def find_roles(rows: Rows, given: Given) -> Roles:
             "data.label_column names the one that is meant"
         )
     passed = [column for column in others if column not in found]
-    if found and passed:
-        text = f"{rows.name}: column {found[0]} holds the labels, and not {some(passed, 3)}"
+    return _passing(doubted, rows, found[0] if found else None, passed)
+
+
+def _passing(roles: Roles, rows: Rows, label: str | None, passed: list[str]) -> Roles:
+    """Returns the roles with the column of labels, and a notice of others that may hold some."""
+    if label is not None and passed:
+        text = f"{rows.name}: column {label} holds the labels, and not {some(passed, 3)}"
         roles = replace(roles, notices=(*roles.notices, f"{text}; data.label_column chooses"))
-    return replace(roles, label=found[0] if found else None)
+    return replace(roles, label=label)
 
 
 def described(rows: Rows) -> str:
     """Lists the columns, for messages."""
     return f"the columns {some([column or '(no name)' for column in rows.columns], 20)}"
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def _known(rows: Rows, column: str, key: str) -> str:
@@ -195,34 +210,32 @@ def _image(rows: Rows, given: str | None) -> str:
     )
 
 
-def _split(rows: Rows, given: str | None) -> tuple[str | None, tuple[str, ...]]:
-    if given is not None:
-        return _known(rows, given, "data.split_column"), ()
+def _split(rows: Rows, given: Given) -> tuple[str | None, tuple[str, ...]]:
+    if given.split is not None:
+        return _known(rows, given.split, "data.split_column"), ()
+    notices = []
     for column in rows.columns:
-        if _plain(column) in _SPLIT:
-            words = {str(value).strip() for value in rows.values[column] if value is not None}
-            odd = sorted(word for word in words if word and not is_part(word))
-            if not odd and any(words):
+        if _plain(column) in SPLIT:
+            parts, others = words_and_others(rows.values[column])
+            if parts:  # other words are problems of their rows
                 return column, ()
-            if odd:
-                return None, (
-                    f"{rows.name}: column {column} holds other words than those for parts "
-                    f"({some(odd, 3)}): not used as such; data.split_column would refuse it",
-                )
-    return None, ()
-
-
-def is_part(word: str) -> bool:
-    """Returns whether a word names a part."""
-    try:
-        return part_of_name(word) is not None
-    except AmbiguousName:
-        return False
-
-
-def told_part(word: str) -> Part | None:
-    """Returns the part that a word names; None for no part or an ambiguous word."""
-    return part_of_name(word) if is_part(word) else None
+            if others:
+                notices.append(not_used(rows.name, column, others))
+    known = {*_LABEL, *_LABEL_TOO, *_IMAGE, *_ID}
+    asked = {given.image, given.label, given.group, *given.attributes}
+    found = [
+        column
+        for column in rows.columns
+        if column not in asked and _plain(column) not in known and tell_parts(rows.values[column])
+    ]
+    if len(found) > 1:
+        raise UserError(
+            f"{rows.name}: several columns may tell the parts: {some(found, 20)}; "
+            "data.split_column names the one that is meant"
+        )
+    if found:
+        notices.append(f"{rows.name}: column {found[0]} tells the parts")
+    return (found[0] if found else None), tuple(notices)
 
 
 def _boxes(rows: Rows, given: Given) -> tuple[tuple[str, ...], bool]:

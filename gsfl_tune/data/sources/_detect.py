@@ -10,11 +10,12 @@ from pathlib import Path
 from gsfl_tune.data.disk_errors import unreadable
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from gsfl_tune.data.sources._base import expand
-from gsfl_tune.data.sources._columns import Given, find_roles, told_part
+from gsfl_tune.data.sources._columns import Given, find_roles
 from gsfl_tune.data.sources._described import METADATA, is_coco, is_csv, is_jsonl
 from gsfl_tune.data.sources._layouts import known_layout
-from gsfl_tune.data.sources._names import JUNK_FOLDERS, is_structure, is_utf8
+from gsfl_tune.data.sources._names import JUNK_FOLDERS, are_shards, is_structure, is_utf8
 from gsfl_tune.data.sources._remote import TAR
+from gsfl_tune.data.sources._row_parts import told_part
 from gsfl_tune.data.sources._rows import read_rows
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.url_options import split_options
@@ -149,7 +150,7 @@ def _of_folder(root: str) -> str:
     if held.parquet:
         return "parquet"
     found = {**({"coco": held.coco} if held.coco else {}), **held.declared}
-    several = len(held.classes) > 1
+    several = len(held.classes) > 1 and not are_shards(held.classes)
     if not found and not several:
         # Other tables describe the images only if folders do not.
         found = held.tables

@@ -20,6 +20,8 @@ _Reading = tuple[str, Part | None]
 _PART = re.compile(rf"(?:{'|'.join(sorted(PART_NAMES, key=len, reverse=True))}){HELD}")
 # Words of shards and of the hub: `partial-train`, `test-00000-of-00001`.
 _NO_REST = frozenset(["of", "partial"])
+# Short for parts, beside each other alone; the `datasets` library does not know them.
+_SHORT: dict[str, Part] = {"trn": "train", "tst": "test"}
 
 
 def glued_parts(
@@ -89,6 +91,8 @@ def _readings(name: str) -> set[_Reading]:
         return {(word, told) for word in rest or {""}}
     found: set[_Reading] = {(word, None) for word in words}
     for word in words:
+        if word in _SHORT:
+            found |= {(rest, _SHORT[word]) for rest in {*words} - {word} or {""}}
         for known, part in PART_NAMES.items():
             for pattern in (rf"(.+?){known}{HELD}", rf"{known}(.+)"):
                 match = re.fullmatch(pattern, word)

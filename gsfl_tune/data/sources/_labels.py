@@ -11,10 +11,10 @@ from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._columns import Roles
 from gsfl_tune.data.sources._names import normal
 from gsfl_tune.data.sources._rows import Rows
+from gsfl_tune.data.sources._tables import NO_LABELS
 
 # pandas writes integers as 1.0 if one is missing, which is still a number; 007 is a name.
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0)?")
-_NO_LABEL = -1
 Label = int | str
 
 
@@ -42,14 +42,14 @@ def label_of(rows: Rows, roles: Roles, row: int) -> Label | None:
 
 
 def whole_numbers(labels: list[Label | None]) -> list[Label | None]:
-    """Converts labels to integers if all are such, -1 to None; else returns them unchanged."""
+    """Converts labels to integers if all are such, and -1 to None, also among names."""
+    labels = [None if str(label) in NO_LABELS else label for label in labels]
     found: list[Label | None] = []
     for label in labels:
         match = _WHOLE.fullmatch(label) if isinstance(label, str) else None
         if isinstance(label, str) and match is None:
             return [str(each) if isinstance(each, int) else each for each in labels]
-        number = int(match[1]) if match else label
-        found.append(None if number == _NO_LABEL else number)
+        found.append(int(match[1]) if match else label)
     return found
 
 

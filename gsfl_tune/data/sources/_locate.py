@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from gsfl_tune.data.sources._base import Part
-from gsfl_tune.data.sources._columns import told_part
 from gsfl_tune.data.sources._names import counted, normal, some
+from gsfl_tune.data.sources._row_parts import told_part
 from gsfl_tune.data.sources._spelling import respelled
 from gsfl_tune.data.sources._walk import HIDDEN, Listing, walk
 

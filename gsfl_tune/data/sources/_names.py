@@ -37,7 +37,8 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 JUNK_FOLDERS = frozenset(
     [
         "@eadir", "#recycle", "@recycle", "@recently-snapshot", "$recycle.bin", "lost+found",
-        "system volume information", "__macosx", "__pycache__", "thumbnails",
+        "system volume information", "__macosx", "__pycache__", "thumbnails", "@__thumb", "@tmp",
+        "#snapshot", "~snapshot",
     ]
 )  # fmt: skip
 JUNK_FILES = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"])
@@ -53,6 +54,16 @@ STRUCTURE = frozenset(
         "xml", "xmls",
     ]
 )  # fmt: skip
+# Those of them that hold no photographs: beside the images of a class they are no finer classes.
+MASKS = frozenset(
+    [
+        "annotation", "annotations", "ann", "anns", "bbox", "bboxes", "boxes", "depth", "edges",
+        "ground_truth", "groundtruth", "gt", "label", "labels", "mask", "masks", "seg",
+        "segmentation", "segmentations", "segmented", "thumb", "thumbnail", "thumbs", "trimap",
+        "trimaps",
+    ]
+)  # fmt: skip
+_IMAGES = frozenset(["image", "images", "img", "imgs", "photo", "photos", "pictures"])
 
 
 # Reason of `Source.left_out`, of names from archives of old systems for one.
@@ -93,6 +104,17 @@ def part_of_name(name: str) -> Part | None:
 def words_of(name: str) -> list[str]:
     """Returns the words of a name in lower case, see `part_of_name`."""
     return [word.lower() for word in _SEPARATORS.split(_CAMEL.sub(" ", name)) if word]
+
+
+def are_shards(names: Iterable[str]) -> bool:
+    """Returns whether folders hold pieces of one set of images: ``images_001``, ``images_002``.
+
+    Their names differ in numbers alone and say that they hold images. Names of classes may differ
+    in numbers too (``part_1``).
+    """
+    every = list(names)
+    stems = {re.sub(r"\d+", "0", name.lower()) for name in every}
+    return len(every) > 1 and len(stems) == 1 and not _IMAGES.isdisjoint(words_of(every[0]))
 
 
 def is_structure(name: str) -> bool:

@@ -17,11 +17,11 @@ from gsfl_tune.cache.building import acquire
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES, heif, why_no_image
 from gsfl_tune.data.sources._names import normal
 from gsfl_tune.data.sources._remote import TAR, SourceFile
-from gsfl_tune.data.sources._tables import NO_LABEL
+from gsfl_tune.data.sources._tables import NO_LABEL, NO_LABELS
 from gsfl_tune.experiment.errors import UserError
 
 # Part of the cached name; change it when a pass would find other contents.
-_VERSION = 1
+_VERSION = 2
 # Places of a label, the first that any sample has: suffixes, or the key `label` of the JSON.
 LABELS = ("cls", "json", "txt")
 KEY = "label"
@@ -215,7 +215,7 @@ def _label(
     if suffix != "json":
         text = text.strip()
         if not re.fullmatch(r"[+-]?\d+", text):
-            return normal(text) or None
+            return None if text in NO_LABELS else normal(text) or None
         return None if int(text) == NO_LABEL else int(text)
     content = json.loads(text)
     key = label or KEY
@@ -227,7 +227,8 @@ def _label(
     if value is not None and not isinstance(value, int | str):
         raise ValueError(f"{key}: found {value!r}, allowed an integer or a name")
     if isinstance(value, str):
-        return normal(value.strip()) or None
+        text = value.strip()
+        return None if text in NO_LABELS else normal(text) or None
     return None if value == NO_LABEL else value
 
 

@@ -27,6 +27,8 @@ class LabelledTable:
         stamp: Size and time of change of the file with the images.
         folder: Folder of images for rows that name a file; None if all rows contain their image.
         groups: Group of every image, if the experiment names such a column.
+        parts: Part of every image, if the rows tell it; this counts, and not `part`.
+        notices: Messages about it that are not errors.
     """
 
     name: str
@@ -37,6 +39,17 @@ class LabelledTable:
     stamp: tuple[int, int]
     folder: Path | None
     groups: list[str | None] | None = field(default=None, kw_only=True)
+    parts: list[Part | None] | None = field(default=None, kw_only=True)
+    notices: list[str] = field(default_factory=list, kw_only=True)
+
+    def part_of(self, row: int) -> Part | None:
+        """Returns the part of a row."""
+        return self.part if self.parts is None else self.parts[row]
+
+    @property
+    def told(self) -> set[Part | None]:
+        """Returns the parts of all rows."""
+        return {self.part} if self.parts is None else set(self.parts)
 
     def where(self, row: int) -> str:
         """Returns the name of a row for messages."""
@@ -104,15 +117,16 @@ class TableSource(Source, Generic[Table]):
         super().__init__()
         self.kind = kind
         self._scoring = scoring
-        if {table.part for table in tables} == {"test"} and not scoring:
+        self.notices += [notice for table in tables for notice in table.notices]
+        if {part for table in tables for part in table.told} == {"test"} and not scoring:
             # A test part alone is used as all images.
             self.notices.append(
                 f"{some([table.name for table in tables], 2)}: called a test part, and there is no "
                 "other: used as images without a split"
             )
-            tables = [replace(table, part=None) for table in tables]
+            tables = [replace(table, part=None, parts=None) for table in tables]
         self._tables = list(tables)
-        unsplit = [table.name for table in self._tables if table.part is None]
+        unsplit = [t.name for t in self._tables if t.part is None and t.parts is None]
         if unsplit and len(unsplit) < len(self._tables):
             self.problems.append(
                 "data.path: some names of files tell their part (train, validation, test) and "
@@ -142,7 +156,7 @@ class TableSource(Source, Generic[Table]):
         outside: list[str] = []
         for row, value in enumerate(table.labels):
             if value is None:
-                self.left_out[without_label(table.part)] += 1
+                self.left_out[without_label(table.part_of(row))] += 1
                 continue
             label = self._label(table, value, index)
             if label is None:
@@ -150,7 +164,7 @@ class TableSource(Source, Generic[Table]):
                 continue
             group = table.groups[row] if table.groups else None
             where, stamp = table.where(row), table.stamp_of(row)
-            self.samples.append(Sample(label, table.part, where, stamp, group))
+            self.samples.append(Sample(label, table.part_of(row), where, stamp, group))
             self._rows.append((number, row))
         if outside:
             self.problems.append(
@@ -161,7 +175,7 @@ class TableSource(Source, Generic[Table]):
         """Notes parts that have files but no labels."""
         rows: Counter[str | None] = Counter()
         for table in self._tables:
-            rows[table.part] += len(table.labels)
+            rows.update(table.part_of(row) for row in range(len(table.labels)))
         kept = {sample.part for sample in self.samples}
         for part, count in rows.items():
             if part is not None and count and part not in kept:
@@ -182,14 +196,13 @@ class TableSource(Source, Generic[Table]):
                     )
             return first.classes
         # Labels only in validation or test files are outside the list.
-        training = [
-            table for table in self._tables if self._scoring or table.part in (None, "train")
-        ]
+        training = {None, "train"} & {part for table in self._tables for part in table.told}
         values = {
             value
-            for table in training or self._tables
-            for value in table.labels
+            for table in self._tables
+            for row, value in enumerate(table.labels)
             if value is not None
+            and (self._scoring or not training or table.part_of(row) in training)
         }
         ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
         return [str(value) for value in ordered]

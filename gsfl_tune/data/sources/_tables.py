@@ -10,13 +10,26 @@ from typing import Any
 import pyarrow as pa
 
 from gsfl_tune.data.sources._base import some
-from gsfl_tune.data.sources._names import normal
+from gsfl_tune.data.sources._names import Part, normal
+from gsfl_tune.data.sources._row_parts import (
+    ALLOWED,
+    SPLIT,
+    SPLIT_TOO,
+    counts_of,
+    not_used,
+    plain,
+    told_part,
+    unclear,
+    words_and_others,
+)
 from gsfl_tune.experiment.errors import UserError
 
 # Columns of pandas, which writes a frame's index into the file.
 _INDEX = "__index_level_"
 # The mark for "no label" in test files of the hub.
 NO_LABEL = -1
+# The same in text; the last one of pandas.
+NO_LABELS = frozenset([str(NO_LABEL), f"{NO_LABEL}.0"])
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class Columns:
     image: str | None = None
     label: str | None = None
     group: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,15 +50,19 @@ class Chosen:
         image: Name of the column of images.
         label: Name of the column of labels.
         group: Name of the column of groups, if given.
+        split: Name of the column that may tell the parts, if given or found by its name.
         has_path: Whether images have a path beside their bytes.
         classes: Names of integer labels, if the table has them.
+        notices: Messages on the choice.
     """
 
     image: str
     label: str
     group: str | None
+    split: str | None
     has_path: bool
     classes: list[str] | None
+    notices: tuple[str, ...] = ()
 
 
 def choose_columns(
@@ -65,8 +83,26 @@ def choose_columns(
     label = _label_column(schema, features, name, columns.label)
     if columns.group is not None:
         _given(schema, name, columns.group, "group", lambda _: True, "any type")
+    split = columns.split
+    if split is not None:
+        _given(schema, name, split, "split", _holds_text, "strings")
+    else:
+        known = [c for c in _named_splits(schema) if c not in (label, columns.group)]
+        split = known[0] if known else None
     has_path = _has_field(schema.field(image).type, "path")
-    return Chosen(image, label, columns.group, has_path, _class_names(features, label))
+    classes = _class_names(features, label)
+    finer = [
+        _candidate(schema, features, column)
+        for column in features
+        if columns.label is None and len(_class_names(features, column) or ()) > len(classes or ())
+    ]
+    notices = [unclear(name, column) for column in _bits(schema) if split is None]
+    if finer:
+        notices.append(
+            f"{name}: column {label} holds the labels, and not {some(finer)}; "
+            "data.label_column chooses"
+        )
+    return Chosen(image, label, columns.group, split, has_path, classes, tuple(notices))
 
 
 def images_of(schema: pa.Schema, name: str, given: str | None) -> tuple[str, bool]:
@@ -95,8 +131,47 @@ def class_names(
     return _class_names(features, _label_column(schema, features, name, columns.label))
 
 
+def parts_of(
+    column: pa.ChunkedArray, name: str, of_name: Part | None, chosen: Chosen, given: bool
+) -> tuple[list[Part | None] | None, list[str]]:
+    """Returns the parts that a column tells, one per row, and notices.
+
+    Args:
+        column: Column of strings.
+        name: Name of the table for messages.
+        of_name: The part in the name of the file, which counts unless the column is given.
+        chosen: Columns of the table.
+        given: Whether the experiment names the column.
+
+    Returns:
+        None in place of the parts if the column does not tell them.
+
+    Raises:
+        UserError: If a word names no part, and others do or the column is given.
+    """
+    values = column.to_pylist()
+    found, others = words_and_others(values)
+    if not found and not given:
+        usual = plain(chosen.split or "") in SPLIT
+        return None, [not_used(name, f"{chosen.split}", others)] if others and usual else []
+    if others and not given and plain(chosen.split or "") not in SPLIT:
+        return None, []  # of the names of anything
+    parts = [None if value is None else told_part(value.strip()) for value in values]
+    if of_name is not None and not given:
+        strayed = sum(part not in (None, of_name) for part in parts)
+        return None, [
+            f"{name}: column {chosen.split} tells another part of {strayed:,} rows than the name "
+            f"of the file ({of_name}), which counts; data.split_column: {chosen.split} changes that"
+        ] if strayed else []
+    if others:
+        raise UserError(
+            f"{name}: column {chosen.split}: found the parts {some(others)}, allowed {ALLOWED}"
+        )
+    return parts, [f"{name}: column {chosen.split} tells the parts: {counts_of(parts)}"]
+
+
 def labels_of(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
-    """Returns the labels of a column, one per row; None if a row has none (null, or -1).
+    """Returns the labels of a column, one per row; None if a row has none (null, empty, or -1).
 
     Args:
         column: Column of integers, strings, booleans or whole floats.
@@ -118,7 +193,13 @@ def labels_of(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
         values = [None if value is None or value != value else int(value) for value in values]
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return [None if value == NO_LABEL else value for value in values]
-    return [None if value is None else normal(value) for value in values]
+    return [_name(value) for value in values]
+
+
+def _name(value: str | None) -> str | None:
+    """Returns the label in a cell of text; None for an empty one, and for -1."""
+    text = "" if value is None else value.strip()
+    return None if not text or text in NO_LABELS else normal(value or "")
 
 
 def groups_of(values: list[Any]) -> list[str | None]:
@@ -174,6 +255,31 @@ def _holds_labels(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
+def _holds_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(
+        test(kind)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    )
+
+
+def _bits(schema: pa.Schema) -> list[str]:
+    """Returns the columns such as ``is_train`` that may tell the parts by 0 and 1."""
+    return [
+        field.name
+        for field in schema
+        if (pa.types.is_boolean(field.type) or pa.types.is_integer(field.type))
+        and plain(field.name).startswith("is_")
+        and told_part(plain(field.name).removeprefix("is_")) is not None
+    ]
+
+
+def _named_splits(schema: pa.Schema) -> list[str]:
+    """Returns the columns of text that are called as if they told parts, the surest first."""
+    text = [field.name for field in schema if _holds_text(field.type)]
+    return [c for known in (*SPLIT, *SPLIT_TOO) for c in text if plain(c) == known]
+
+
 def _image_column(schema: pa.Schema, name: str, given: str | None) -> str:
     if given is not None:
         return _given(schema, name, given, "image", _holds_images, "struct<bytes, path> or binary")
@@ -205,8 +311,9 @@ def _label_column(schema: pa.Schema, features: dict[str, Any], name: str, given:
     ]
     declared = [c for c in found if features.get(c, {}).get("_type") == "ClassLabel"]
     # Float columns only if their name says so: others are measurements.
-    plain = [c for c in found if not pa.types.is_floating(schema.field(c).type)]
-    for candidates in (["label"], ["labels"], declared, plain):
+    others = [c for c in found if not pa.types.is_floating(schema.field(c).type)]
+    others = [c for c in others if c not in _named_splits(schema)] or others
+    for candidates in (["label"], ["labels"], declared, others):
         present = [column for column in candidates if column in found]
         if len(present) == 1:
             return str(present[0])

@@ -45,6 +45,14 @@ class Listing:
     folders: list[tuple[str, ...]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
+    def folders_below(self, names: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """Returns the names from the root to the folders in a folder, at any depth."""
+        return [
+            folders
+            for folders in self.folders
+            if len(folders) > len(names) and folders[: len(names)] == names
+        ]
+
     def leave_out(self, reason: str, count: int = 1) -> None:
         """Counts files that are not read."""
         reason = as_utf8(reason)

@@ -26,6 +26,7 @@ from gsfl_tune.data.sources._tables import (
     groups_of,
     known_features,
     labels_of,
+    parts_of,
 )
 from gsfl_tune.experiment.errors import UserError
 
@@ -54,16 +55,17 @@ class _Saved(LabelledTable):
 class ArrowSource(TableSource[_Saved]):
     """Reads datasets that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` wrote.
 
-    The names of splits give the parts, see `part_of_name`; a single `Dataset` has no split. Class
-    names come from ``dataset_info.json``. An indices mapping, which old versions of the library
-    saved for a shuffled dataset, is applied. Files are memory-mapped, so that only the images in
-    use are read.
+    The names of splits give the parts, see `part_of_name`; a single `Dataset` has no split, unless
+    a column tells it. Class names come from ``dataset_info.json``. An indices mapping, which old
+    versions of the library saved for a shuffled dataset, is applied. Files are memory-mapped, so
+    that only the images in use are read.
 
     Args:
         path: The folder.
         image_column: Name of the column of images; default: found.
         label_column: Name of the column of labels; default: found.
         group_column: Name of the column of groups of images, if any.
+        split_column: Name of the column that tells the part; default: found.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
@@ -77,9 +79,10 @@ class ArrowSource(TableSource[_Saved]):
         image_column: str | None = None,
         label_column: str | None = None,
         group_column: str | None = None,
+        split_column: str | None = None,
         scoring: bool = False,
     ) -> None:
-        columns = Columns(image_column, label_column, group_column)
+        columns = Columns(image_column, label_column, group_column, split_column)
         saved = _datasets(local_directory(path, WHAT))
         super().__init__([_open(folder, part, columns) for folder, part in saved], scoring=scoring)
 
@@ -179,8 +182,16 @@ def _open(folder: Path, part: Part | None, columns: Columns) -> _Saved:
     groups = None
     if chosen.group is not None:
         groups = groups_of([v for b in batches for v in b.column(chosen.group).to_pylist()])
+    parts, notices = None, list(chosen.notices)
+    if chosen.split is not None:
+        told = pa.chunked_array(
+            [batch.column(chosen.split) for batch in batches], schema.field(chosen.split).type
+        )
+        parts, more = parts_of(told, str(folder), part, chosen, columns.split is not None)
+        notices += more
     order = _order(folder, state, len(labels))
     if order is not None:
+        parts = None if parts is None else [parts[place] for place in order]
         labels = [labels[place] for place in order]
         names = [names[place] for place in order]
         groups = None if groups is None else [groups[place] for place in order]
@@ -200,6 +211,8 @@ def _open(folder: Path, part: Part | None, columns: Columns) -> _Saved:
         image=chosen.image,
         order=order,
         groups=groups,
+        parts=parts,
+        notices=notices,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gsfl_tune.data.annotations import Annotations
-from gsfl_tune.data.sources._base import FileSource, expand, some, without_label
+from gsfl_tune.data.sources._base import FileSource, Part, expand, some, without_label
 from gsfl_tune.data.sources._coco import Annotation, CocoFile, Key, read_coco
 from gsfl_tune.data.sources._described import (
     Description,
@@ -20,6 +20,7 @@ from gsfl_tune.data.sources._described import (
 )
 from gsfl_tune.data.sources._labels import degenerate
 from gsfl_tune.data.sources._locate import Locator, NotFound
+from gsfl_tune.data.sources._row_parts import counts_of, parts_of_folders
 from gsfl_tune.experiment.errors import UserError
 
 WHAT = "JSON files in the layout of COCO (images, annotations, categories)"
@@ -167,9 +168,16 @@ class CocoSource(FileSource):
         locator = Locator(folder, self._root, file.part, names)
         single = Counter(annotation.image for annotation in content.annotations)
         odd: list[str] = []
+        parts: dict[Key, Part | None] = dict.fromkeys(content.images, file.part)
+        told = parts_of_folders(list(content.images.values())) if file.part is None else None
+        if told is not None:
+            parts = dict(zip(content.images, told, strict=True))
+            self.notices.append(
+                f"{file.file}: the folders of its paths tell the parts: {counts_of(told)}"
+            )
         for each in chosen:
             try:
-                found, stamp = locator.find(content.images[each.image], file.part)
+                found, stamp = locator.find(content.images[each.image], parts[each.image])
             except NotFound as error:
                 odd.append(f"id {each.image}: {error}")
                 continue
@@ -179,7 +187,7 @@ class CocoSource(FileSource):
             alone = boxed or single[each.image] == 1
             box = each.box if alone else None
             self._points.append(each.points if alone else {})
-            self.add(found, index[each.category], file.part, stamp, box=box, name=name)
+            self.add(found, index[each.category], parts[each.image], stamp, box=box, name=name)
         self.notices += locator.told(str(file.file))
         if odd:
             self.problems.append(f"{file.file}: images whose files are not clear: {some(odd, 5)}")

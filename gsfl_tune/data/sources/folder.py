@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ from gsfl_tune.data.sources._base import FileSource, Part, local_directory, some
 from gsfl_tune.data.sources._glued import glued_parts, glued_text
 from gsfl_tune.data.sources._layouts import known_layout, species_below
 from gsfl_tune.data.sources._names import (
+    MASKS,
     AmbiguousName,
+    are_shards,
     is_structure,
     normal,
     part_of_name,
@@ -93,6 +96,14 @@ class FolderSource(FileSource):
             # Folders without images, of annotations for one, do no harm here.
             self._refuse_twice(root, {top: part for top, part in told.items() if top in holding})
             return told
+        both = {told[top] for top in told if top in holding & divided}
+        if strangers and len(both) > 1 and "train" in both and self._classes != "path":
+            self.problems.append(
+                f"{root}: {some([f'{top}/' for top in told if top in holding])} are parts, and "
+                f"the folders beside them are not: {some([f'{top}/' for top in strangers])}: move "
+                "these out of the folder; `data.classes: path` takes all of them for classes"
+            )
+            return told
         if strangers or not divided & told.keys():
             return None
         if "train" in told.values():
@@ -144,6 +155,7 @@ class FolderSource(FileSource):
         if self._scoring:
             training = {name: names[part][name] for part in names for name in names[part]}
         self.classes = sorted(training)
+        self._refuse_inside(root, listing, depth)
         self._refuse_structure(root, listing, depth)
         label = {name: number for number, name in enumerate(self.classes)}
         for part, found_names in names.items():
@@ -196,6 +208,8 @@ class FolderSource(FileSource):
         leaves = {found.folders[depth:] for found, _, part in images if part in (None, "train")}
         if not leaves or any(len(leaf) == 1 for leaf in leaves):
             return
+        if not depth and any(_told(list(leaf[1:])) for leaf in leaves):
+            return  # leaves of several parts
         inside = {normal(leaf[-1]) for leaf in leaves}
         count = len(self.classes)
         if len(leaves) > count and len(inside) > count:
@@ -206,6 +220,42 @@ class FolderSource(FileSource):
                 f"{whose}{count} classes, the uppermost folders, whose images all lie in "
                 f"{len(leaves)} folders below ({example}): `data.classes: leaf` makes these the "
                 "classes"
+            )
+
+    def _refuse_inside(self, root: Path, listing: Listing, depth: int) -> None:
+        """Refuses parts and masks inside the class folders, whose images would be mixed."""
+        if self.problems or self._classes != "top":
+            return
+        inside: dict[str, set[str]] = {}
+        for found in listing.images:
+            if len(found.folders) > depth:
+                below = found.folders[depth + 1] if len(found.folders) > depth + 1 else ""
+                inside.setdefault(found.folders[depth], set()).add(below)
+        if len(inside) < 2:
+            return
+        # Of a few classes only, such names may be finer classes.
+        enough = len(inside) / 2
+        divided: Counter[str] = Counter()
+        masked: Counter[str] = Counter()
+        for names in inside.values():
+            told = _told(sorted(names))
+            if len({*told.values()}) > 1 and "train" in told.values():
+                divided.update(told.keys())
+            masks = [name for name in names if name.lower().replace("-", "_") in MASKS]
+            if len(masks) < len(names):
+                masked.update(masks)
+        parts = sorted(name for name, count in divided.items() if count >= enough)
+        if parts:
+            self.problems.append(
+                f"{root}: the class folders hold folders that are called for parts: "
+                f"{some([f'{name}/' for name in parts])}: parts are expected above the classes "
+                "(train/CLASS/), or in a column of a table (data.source: csv)"
+            )
+        kinds = sorted(name for name, count in masked.items() if count >= enough)
+        if kinds:
+            self.problems.append(
+                f"{root}: the class folders hold {some([f'{name}/' for name in kinds])} beside "
+                "their images, which look like another kind of files: move or rename them"
             )
 
     def _refuse_structure(self, root: Path, listing: Listing, depth: int) -> None:
@@ -224,16 +274,31 @@ class FolderSource(FileSource):
         holding = Counter(f.folders[depth] for f in listing.images if len(f.folders) > depth)
         best = max(inner, key=lambda name: (len(inner[name]), holding[name], name), default=None)
         meant = "" if best is None or depth else f"data.path: {root / best}"
-        if all(is_structure(name) for name in self.classes):
+        common = _common(listing)
+        if meant and len(self.classes) == 1 and len(common) > 1:
+            meant = f"data.path: {root.joinpath(*common)}"
+        self._refuse_again(root, inner)
+        structure = [name for name in self.classes if is_structure(name)]
+        alike = len(structure) > 1 and _alike({name: inner.get(name, set()) for name in structure})
+        if alike and len(structure) < len(self.classes):
+            largest = max(structure, key=lambda name: (holding[name], name))
+            self.problems.append(
+                f"{root}: {some([f'{name}/' for name in structure])} hold the same folders and "
+                "look like kinds of files or parts, not like classes; "
+                + (f"probably meant: data.path: {root / largest}; " if not depth else "")
+                + "`data.classes: path` takes all folders for classes"
+            )
+        elif all(is_structure(name) for name in self.classes) or are_shards(self.classes):
             self.problems.append(
                 f"{root}: {shown} look like kinds of files or parts, not like classes; "
                 + (f"probably meant: {meant}; " if meant else f"expected {WHAT}; ")
                 + "`data.classes: path` takes them for classes all the same"
             )
-        elif meant and len(self.classes) == 1 and best and len(inner[best]) > 1:
-            if not self._scoring:
+        elif meant and len(self.classes) == 1 and best:
+            below = len({folders[len(common)] for folders in listing.folders_below(common)})
+            if below > 1 and not self._scoring:
                 self.problems.append(
-                    f"{root}: its only folder of images, {shown}, holds {len(inner[best])} "
+                    f"{root}: its only folder of images, {'/'.join(common)}/, holds {below} "
                     f"folders: probably meant: {meant}"
                 )
         elif meant and len(inner) == len(self.classes) > 1 and _alike(inner):
@@ -242,6 +307,24 @@ class FolderSource(FileSource):
                 f"{shown} are the classes, and hold the same {count} folders: if those are the "
                 f"classes, one of them is meant, such as {meant}"
             )
+
+    def _refuse_again(self, root: Path, inner: dict[str, set[str]]) -> None:
+        """Refuses a folder that holds the class folders beside it once more."""
+        for name, inside in inner.items():
+            again = sorted(inside & set(self.classes) - {name})
+            if len(again) > 1 and len(again) >= len(self.classes) / 2:
+                self.problems.append(
+                    f"{root}: {name}/ holds folders of the same names as the class folders beside "
+                    f"it, maybe the same images: {some([f'{each}/' for each in again])}: move it "
+                    "out of the folder"
+                )
+
+
+def _common(listing: Listing) -> tuple[str, ...]:
+    """Returns the names of the folders that hold all images."""
+    levels = zip(*[found.folders for found in listing.images], strict=False)
+    same = itertools.takewhile(lambda names: len(set(names)) == 1, levels)
+    return tuple(names[0] for names in same)
 
 
 def _told(tops: list[str]) -> dict[str, Part]:

@@ -23,6 +23,7 @@ from gsfl_tune.data.sources._tables import (
     groups_of,
     images_of,
     labels_of,
+    parts_of,
 )
 from gsfl_tune.experiment.errors import UserError
 
@@ -50,7 +51,7 @@ class ParquetSource(TableSource[_ParquetTable]):
 
     Names of integer labels come from the schema's ``huggingface`` metadata; without them a label's
     number is its name. Rows without a label (null, or -1) are left out and counted. Names of files
-    give the parts, see `part_of_name`; otherwise the file's folder does.
+    give the parts, see `part_of_name`; otherwise the file's folder does, or a column.
 
     Args:
         path: A file, a folder, a pattern with ``*`` or ``{000..003}``, or a list of these; local or
@@ -60,6 +61,7 @@ class ParquetSource(TableSource[_ParquetTable]):
         image_column: Name of the column of images; default: found.
         label_column: Name of the column of labels; default: found.
         group_column: Name of the column of what an image belongs to, if any.
+        split_column: Name of the column that tells the part; default: found.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
@@ -75,9 +77,10 @@ class ParquetSource(TableSource[_ParquetTable]):
         image_column: str | None = None,
         label_column: str | None = None,
         group_column: str | None = None,
+        split_column: str | None = None,
         scoring: bool = False,
     ) -> None:
-        columns = Columns(image_column, label_column, group_column)
+        columns = Columns(image_column, label_column, group_column, split_column)
         left_out = Counter[str]()
         files = find_files(path, cache, PARQUET, config, left_out=left_out)
         super().__init__([_open(file, columns) for file in files], scoring=scoring)
@@ -155,7 +158,7 @@ def _open(file: SourceFile, columns: Columns) -> _ParquetTable:
             schema = opened.schema_arrow
             chosen = choose_columns(schema, features_of(schema), file.name, columns)
             wanted = [chosen.label, *([f"{chosen.image}.path"] if chosen.has_path else [])]
-            wanted += [chosen.group] if chosen.group is not None else []
+            wanted += [column for column in (chosen.group, chosen.split) if column is not None]
             table = opened.read(columns=wanted)
             lacking = chosen.has_path and _lacks_bytes(opened.metadata, chosen.image)
     except (pa.ArrowException, OSError) as error:
@@ -163,6 +166,11 @@ def _open(file: SourceFile, columns: Columns) -> _ParquetTable:
     names: list[str | None] = [None] * table.num_rows
     if chosen.has_path:
         names = [value and value.get("path") for value in table.column(chosen.image).to_pylist()]
+    parts, notices = None, list(chosen.notices)
+    if chosen.split is not None:
+        told, given = table.column(chosen.split), columns.split is not None
+        parts, more = parts_of(told, file.name, file.part, chosen, given)
+        notices += more
     status = file.local.stat()
     return _ParquetTable(
         name=file.name,
@@ -175,6 +183,8 @@ def _open(file: SourceFile, columns: Columns) -> _ParquetTable:
         local=file.local,
         image=chosen.image,
         groups=None if chosen.group is None else groups_of(table.column(chosen.group).to_pylist()),
+        parts=parts,
+        notices=notices,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._base import FileSource, Part, expand, some, without_label
-from gsfl_tune.data.sources._columns import Given, Roles, described, find_roles, is_part, told_part
+from gsfl_tune.data.sources._columns import Given, Roles, described, find_roles
 from gsfl_tune.data.sources._described import Description, find_descriptions, is_csv, is_jsonl
 from gsfl_tune.data.sources._labels import (
     Label,
@@ -27,6 +27,7 @@ from gsfl_tune.data.sources._labels import (
     whole_numbers,
 )
 from gsfl_tune.data.sources._locate import Locator, NotFound, Stamp
+from gsfl_tune.data.sources._row_parts import counts_of, is_part, part_of_folders, told_part
 from gsfl_tune.data.sources._rows import Rows, read_rows
 from gsfl_tune.experiment.errors import UserError
 
@@ -250,7 +251,7 @@ class TextTableSource(FileSource):
         """Returns rows that have a label and the name of a file."""
         rows, roles = table.rows, table.roles
         names = ["" if v is None else str(v).strip() for v in rows.values[roles.image]]
-        parts = self._parts(table, names)
+        parts = self._parts(table, names, labels)
         part = table.description.part
         locator = Locator(table.description.file.parent, self._root, part, filter(None, names))
         entries: list[_Entry] = []
@@ -277,7 +278,9 @@ class TextTableSource(FileSource):
             )
         return entries
 
-    def _parts(self, table: _Table, names: Sequence[str]) -> list[Part | None]:
+    def _parts(
+        self, table: _Table, names: Sequence[str], labels: Sequence[Label | None]
+    ) -> list[Part | None]:
         """Returns the part of every row."""
         count = len(table.rows)
         if table.roles.split is not None:
@@ -290,17 +293,17 @@ class TextTableSource(FileSource):
                     f"{table.rows.where(row)}: found the part {cell!r}, allowed train, "
                     "validation, test, or nothing"
                     for row, cell in enumerate(cells)
-                    if cell and not is_part(cell)
+                    if cell and not is_part(cell) and labels[row] is not None
                 ]
             )
             return [told_part(cell) for cell in cells]
         if table.description.part is not None:
             return [table.description.part] * count
-        found = [_part_of_folders(name) for name in names]
+        found = [part_of_folders(name) for name in names]
         if found and all(found):
-            counts = Counter(found)
-            shown = ", ".join(f"{part} {counts[part]:,}" for part in sorted(counts, key=str))
-            self.notices.append(f"{table.name}: the folders of its paths tell the parts: {shown}")
+            self.notices.append(
+                f"{table.name}: the folders of its paths tell the parts: {counts_of(found)}"
+            )
             return found
         if any(found):
             told = sum(part is not None for part in found)
@@ -391,9 +394,3 @@ def _classes(entries: Sequence[_Entry], scoring: bool) -> list[str]:
     values = {entry.label for entry in training or entries}
     ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
     return [str(value) for value in ordered]
-
-
-def _part_of_folders(name: str) -> Part | None:
-    """Returns the part in the folder names of a path, the nearest first."""
-    folders = reversed(Path(name.replace("\\", "/")).parts[:-1])
-    return next((part for part in map(told_part, folders) if part is not None), None)

@@ -13,6 +13,7 @@ from typing import Any
 from gsfl_tune.data.sources._base import Reader, some
 from gsfl_tune.data.sources._names import NOT_UTF8, counted, is_structure, is_utf8, normal
 from gsfl_tune.data.sources._remote import TAR, SourceFile, fetch_if_there, find_files
+from gsfl_tune.data.sources._row_parts import counts_of, parts_of_folders
 from gsfl_tune.data.sources._shards import KEY, LABELS, Place, ShardListing, list_shards
 from gsfl_tune.data.sources._table_source import LabelledTable, TableSource
 from gsfl_tune.experiment.errors import UserError
@@ -181,6 +182,9 @@ def _shard(
             "data.image_column names the suffix that is meant"
         )
     status = file.local.stat()
+    # As in tables: an archive of folders that were divided already.
+    parts = parts_of_folders([place.name for place in places]) if file.part is None else None
+    told = f"{file.name}: the folders in it tell the parts: {counts_of(parts or [])}"
     return _Shard(
         name=file.name,
         part=file.part,
@@ -191,6 +195,8 @@ def _shard(
         folder=None,
         local=file.local,
         places=places,
+        parts=parts,
+        notices=[told] if parts else [],
     )
 
 

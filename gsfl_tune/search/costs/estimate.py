@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -120,7 +121,7 @@ def of_prices(
         pretrainings: Seconds of all pretrainings on one slot.
     """
     head, finetune = epochs
-    finalists, seeds = finals
+    finalists, seeds = min(finals[0], trials), finals[1]
     training = prices.training(head, finetune)
     searches = 2 if asked.control == "tuned" else 1
     stopped = asked.share(head, finetune) * training
@@ -131,7 +132,13 @@ def of_prices(
         # The first trials, and one at least, are trained to their end, on every fold.
         "search": searches * max(asked.replicates * training, trials * stopped / slots),
         "finals": finals_seconds(
-            min(finalists, trials), seeds, *prices.finals(head, finetune), slots, asked.control
+            finalists,
+            seeds,
+            *prices.finals(head, finetune),
+            slots,
+            asked.control,
+            # A race ends with the first seed or with the last one.
+            owed=math.ceil(finalists * (1 + seeds) / 2),
         ),
         "evidence": prices.after(finetune, seeds),
     }

@@ -144,6 +144,14 @@ def test_what_ignore_rules_leave_out_is_said(
     assert missing_files(survey(project), _load()) == complaints
 
 
+def test_a_folder_with_brackets_is_no_pattern(project: Path) -> None:
+    (project / "data" / "birds").rename(project / "data" / "birds [2024]")
+    (project / ".gitignore").write_text("data/\n")
+    experiment = _load("birds.yaml", "data.path=data/birds [2024]")
+    [found] = missing_files(survey(project), experiment)
+    assert found.startswith("data.path: data/birds [2024]: 2 of 2 files are left out")
+
+
 @pytest.mark.parametrize("path", ["/shared/birds", "s3://bucket/birds", "$CLUSTER_DATA/birds"])
 def test_what_only_the_cluster_has_is_its_business(project: Path, path: str) -> None:
     overrides = [f"data.path={path}", "model.weights=/shared/own.pth"]

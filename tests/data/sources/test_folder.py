@@ -196,6 +196,63 @@ def test_folders_that_are_no_classes_are_refused_with_what_is_meant(tmp_path, fo
     assert not FolderSource(str(tmp_path), classes="path").problems
 
 
+def test_kinds_of_files_are_no_classes_although_a_class_lies_beside_them(tmp_path):
+    fill(tmp_path, {f"{kind}/{name}": 1 for kind in ("images", "crops") for name in "ab"})
+    fill(tmp_path, {"misc": 4, "images/a": 2}, seed=9000)
+    (problem,) = FolderSource(str(tmp_path)).problems
+    assert "crops/, images/ hold the same folders" in problem
+    assert f"probably meant: data.path: {tmp_path / 'images'};" in problem
+
+
+@pytest.mark.parametrize("inside", ["", "seg_train/"])
+def test_a_folder_beside_parts_makes_them_no_classes(tmp_path, inside):
+    """Kaggle's Intel images: what has no label lies in seg_pred/."""
+    folders = {f"seg_train/{inside}{name}": 1 for name in "ab"}
+    folders |= {f"seg_test/{inside.replace('train', 'test')}{name}": 1 for name in "ab"}
+    fill(tmp_path, folders | {"seg_pred/seg_pred": 3})
+    problem = FolderSource(str(tmp_path)).problems[0]
+    assert (
+        "seg_test/, seg_train/ are parts, and the folders beside them are not: seg_pred/" in problem
+    )
+    assert not FolderSource(str(tmp_path), classes="path").problems
+
+
+def test_parts_inside_class_folders_are_refused(tmp_path):
+    fill(tmp_path, {f"{name}/{part}": 2 for name in "abc" for part in ("train", "test")})
+    (problem,) = FolderSource(str(tmp_path)).problems
+    assert "the class folders hold folders that are called for parts: test/, train/" in problem
+    assert "(train/CLASS/)" in problem
+
+
+@pytest.mark.parametrize("images", ["", "/images"])
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_masks_inside_class_folders_are_refused(tmp_path, images, above):
+    """Kaggle's COVID-19 radiographs have images/ and masks/ in each class."""
+    folders = {f"{above}{name}{images}": 2 for name in "ab"}
+    fill(tmp_path, folders | {f"{above}{name}/masks": 2 for name in "ab"})
+    (problem,) = FolderSource(str(tmp_path)).problems
+    assert "the class folders hold masks/ beside their images" in problem
+
+
+def test_finer_classes_may_have_such_names(tmp_path):
+    fill(tmp_path, {"vehicle/train": 2, "vehicle/car": 2, "exam/test": 2, "exam/quiz": 2, "x": 2})
+    fill(tmp_path, {"paper/labels": 2, "paper/cards": 2}, seed=9000)
+    source = FolderSource(str(tmp_path))
+    assert not source.problems
+    assert source.classes == ["exam", "paper", "vehicle", "x"]
+
+
+def test_the_path_that_is_meant_may_lie_deeper(tmp_path):
+    fill(
+        tmp_path, {f"archive/data/{part}/{name}": 1 for part in ("train", "test") for name in "ab"}
+    )
+    source = FolderSource(str(tmp_path))
+    (problem,) = source.problems
+    assert f"probably meant: data.path: {tmp_path / 'archive' / 'data'}" in problem
+    # Leaves of the test part are no advice.
+    assert not source.notices
+
+
 def test_variants_side_by_side_are_pointed_out(tmp_path):
     fill(tmp_path, {f"{variant}/{name}": 1 for variant in ("uncut", "tight") for name in "abc"})
     source = FolderSource(str(tmp_path))

@@ -14,7 +14,16 @@ from gsfl_tune.data.sources import create_source
 from tests.data.conftest import configure, fill, save
 from tests.data.sources.test_part_names import write
 
-JUNK = ("__unknown__", ".ipynb_checkpoints", "@eaDir", "__MACOSX", ".thumbnails", "#recycle")
+JUNK = (
+    "__unknown__",
+    ".ipynb_checkpoints",
+    "@eaDir",
+    "__MACOSX",
+    ".thumbnails",
+    "#recycle",
+    "@tmp",
+    "~snapshot",
+)
 
 
 @pytest.mark.parametrize("junk", JUNK)

@@ -159,6 +159,14 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path, cache):
     ]
 
 
+@pytest.mark.parametrize("missing", ["-1", "", " ", None])
+def test_names_without_a_label(tmp_path, cache, missing):
+    write(tmp_path / "a.parquet", [*["a", "b"] * 5, missing])
+    source = ParquetSource(str(tmp_path), cache)
+    assert source.classes == ["a", "b"]
+    assert source.left_out == {"without a label": 1}
+
+
 @pytest.mark.parametrize(
     "column", [pa.array([0.0, 1.0] * 4 + [None]), pa.array([False, True] * 4 + [None])]
 )

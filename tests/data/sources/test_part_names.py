@@ -29,6 +29,7 @@ GLUED = [
     ("trainfull", "testfull"),
     ("subtrain", "subvalid"),
     ("birdstrainset", "birdstestset"),
+    ("birds_trn", "birds_tst"),
 ]
 PARTS = {
     word: str(split)

@@ -97,15 +97,20 @@ def test_a_column_of_parts(tmp_path, cache):
     path = table(tmp_path, "file,label,split\n" + "\n".join(lines))
     parts = ["train", "train", "validation", "test", None, "train"]
     assert [row[2] for row in listed(create_source(configure("csv", path), cache))] == parts
-    # What is called split and tells none is no such column, unless somebody says so.
     path.write_text(path.read_text().replace("test", "fold 3"))
+    for split_column in (None, "split"):
+        source = create_source(configure("csv", path, split_column=split_column), cache)
+        assert source.problems == [
+            f"{path}:5: found the part 'fold 3', allowed train, validation, test, or nothing"
+        ]
+    # Of a row without a label it does not matter.
+    path.write_text(path.read_text().replace("b,fold 3", ",unlabelled"))
+    assert not create_source(configure("csv", path), cache).problems
+    # What is called split and tells none is no such column.
+    path.write_text("file,label,split\n0.png,a,fold 1\n1.png,b,fold 2\n")
     source = create_source(configure("csv", path), cache)
     assert {row[2] for row in listed(source)} == {None}
     assert any("column split holds other words" in notice for notice in source.notices)
-    source = create_source(configure("csv", path, split_column="split"), cache)
-    assert source.problems == [
-        f"{path}:5: found the part 'fold 3', allowed train, validation, test, or nothing"
-    ]
 
 
 # Labels
@@ -117,6 +122,7 @@ def test_a_column_of_parts(tmp_path, cache):
         (["10", "9", "9", "10"], ["9", "10"]),
         (["10.0", "9.0", "", "9.0"], ["9", "10"]),
         (["1", "-1", "0", "1"], ["0", "1"]),
+        (["b", "-1", "a", "b"], ["a", "b"]),
         (["010", "9", "9", "010"], ["010", "9"]),
         (["b", "a", " a ", "b"], ["a", "b"]),
     ],
