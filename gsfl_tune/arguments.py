@@ -91,6 +91,20 @@ def several(kind: type, value: Any, name: str, allowed: str) -> list[Any]:
     return listed
 
 
+def pixels(value: Any, name: str, shape: tuple[int, ...], why: str) -> None:
+    """Checks that an argument is an array of uint8 of one shape.
+
+    Raises:
+        TypeError: If it is no array.
+        ValueError: If it is another array.
+    """
+    allowed = f"allowed {shape} uint8, {why}"
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"{name}: found {shown(value)}, {allowed}")
+    if value.shape != shape or str(value.dtype) != "uint8":
+        raise ValueError(f"{name}: found {value.shape} {value.dtype}, {allowed}")
+
+
 def call(value: Any, name: str, allowed: str) -> None:
     """Checks that an argument can be called.
 

@@ -153,6 +153,33 @@ CALLS = [
     (lambda t: t["bundle"].threshold("auto"), UserError, "auto", "a probability from 0 to 1"),
     (lambda t: t["bundle"].evaluate("folder"), TypeError, "'folder' (str)", "a Dataset"),
     (lambda t: t["bundle"].logits("a.jpg"), TypeError, "'a.jpg' (str)", "the decoded images"),
+    (lambda t: t["bundle"].match_classes("gull"), TypeError, "'gull' (str)", "a list of names"),
+    (lambda t: t["bundle"].match_classes(3), TypeError, "3 (int)", "a list of names"),
+    (lambda t: t["bundle"].squares(3), TypeError, "3 (int)", "a path, the content of a file"),
+    (lambda t: t["bundle"].squares("a.jpg", batch_size="x"), TypeError, "'x' (str)", "a whole"),
+    (lambda t: t["bundle"].squares("a.jpg", on_error="skip"), TypeError, "'skip'", "a function"),
+    (lambda t: list(t["bundle"].squares("no.jpg")), UserError, "no.jpg", "no such file"),
+    (
+        lambda t: t["bundle"].predict_squares(["a"], "x", top=1),
+        TypeError,
+        "'x' (str)",
+        f"(1, {SIDE}, {SIDE}, 3) uint8",
+    ),
+    (
+        lambda t: t["bundle"].predict_squares(["a"], np.zeros((1, SIDE, SIDE, 3)), top=1),
+        ValueError,
+        "float64",
+        "uint8, one for each name",
+    ),
+    (
+        lambda t: t["bundle"].predict_squares(
+            ["a", "b"], np.zeros((1, SIDE, SIDE, 3), np.uint8), top=1
+        ),
+        ValueError,
+        f"found (1, {SIDE}",
+        f"(2, {SIDE}, {SIDE}, 3) uint8",
+    ),
+    (lambda t: gsfl_tune.Results.from_json(3), TypeError, "3 (int)", "what to_json returned"),
     (lambda t: gsfl_tune.adapt(3, "i", "o"), TypeError, "3 (int)", "a path as text or Path"),
     (lambda t: gsfl_tune.adapt(t["bundle_path"], 3, "o"), TypeError, "3 (int)", "a list of paths"),
     (lambda t: gsfl_tune.adapt(t["bundle_path"], "i", 3), TypeError, "3 (int)", "a path as text"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset
+from gsfl_tune.evidence.attempts import Attempts, Drawing
 from gsfl_tune.evidence.calibration import calibration_report
 from gsfl_tune.evidence.cams import look
 from gsfl_tune.evidence.confusions import confusion_report, confusion_table
@@ -20,12 +21,13 @@ from gsfl_tune.evidence.embedding import plane
 from gsfl_tune.evidence.flip import flip_report
 from gsfl_tune.evidence.gradcam import NoMaps
 from gsfl_tune.evidence.group_probes import group_probes
+from gsfl_tune.evidence.nearest import Nearest, nearest_images
 from gsfl_tune.evidence.parts import parts_report
 from gsfl_tune.evidence.pictures import Picture, confused_pictures, group_pictures
 from gsfl_tune.evidence.swap import Judge, Swappable, swap_test
 from gsfl_tune.evidence.trained import Decode, Latents, Retrained, TrainedModel, spread_index
-from gsfl_tune.evidence.wrong import wrong_answers, wrong_pictures
-from gsfl_tune.evidence.wrong_sheet import wrong_sheet
+from gsfl_tune.evidence.wrong import MOST_SHOWN, wrong_answers, wrong_pictures
+from gsfl_tune.evidence.wrong_sheet import MOST_PICTURED, nearest_sheet, wrong_sheet
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import RunDirectory, write_json
 from gsfl_tune.run.results import Calibration
@@ -67,31 +69,6 @@ class _Studied:
     first: TrainedModel
 
 
-class _Attempts:
-    """Computes parts; reports a failure and records it in place of the part."""
-
-    def __init__(self, notice: Callable[[str], None]) -> None:
-        self._notice = notice
-        self.notes: list[str] = []
-        self.failures: list[str] = []
-
-    def __call__(self, what: str, compute: Callable[[], Any]) -> Any:
-        try:
-            with activity(f"evidence: {what}"):
-                part = compute()
-            json.dumps(part, allow_nan=False)
-        except Exception as error:
-            return self.failed(what, error)
-        return part
-
-    def failed(self, what: str, error: Exception) -> dict[str, str]:
-        """Reports what could not be computed; a missing picture never fails a run."""
-        reason = f"{type(error).__name__}: {error}"
-        self.failures.append(what)
-        self._notice(f"evidence: {what} could not be computed ({reason}); the rest was computed")
-        return {"error": reason}
-
-
 def write_evidence(
     run: RunDirectory,
     workspace: Workspace,
@@ -125,7 +102,7 @@ def write_evidence(
     dataset = workspace.dataset
     logits = np.stack([each.logits for each in predictions])
     labels = np.asarray(predictions[0].labels)
-    attempt = _Attempts(notice)
+    attempt = Attempts(notice)
     content = confusion_report(logits, labels, dataset.classes, groups)
     content |= confusion_table(logits, labels, dataset.class_count, groups)
     content["calibration"] = attempt(
@@ -138,7 +115,7 @@ def write_evidence(
     if sheet is not None:
         content["wrong_sheet"] = sheet
     pictures: list[Picture] = []
-    draw = _Drawing(attempt, pictures)
+    draw = Drawing(attempt, pictures)
     draw("confused pairs", lambda: confused_pictures(folder, dataset.test, logits, dataset.classes))
     if groups is not None:
         draw("class groups", lambda: group_pictures(folder, dataset, groups))
@@ -148,35 +125,19 @@ def write_evidence(
     except Exception as error:
         failed = attempt.failed("the parts that need the retrained models", error)
         parts = ["map", "gradcam", *(["probes", "swap", "shared"] if groups is not None else [])]
+        parts += ["wrong_nearest"] if wrong["images"] else []
         content |= dict.fromkeys(parts, failed)
     else:
         content |= _from_models(studied, dataset, labels, logits[0], groups, folder, attempt, draw)
-        surest = wrong["images"]
-        draw("wrong images", lambda: wrong_pictures(folder, studied.first, dataset, surest))
+        content |= _beside_wrong(studied, dataset, wrong["images"], folder, attempt, draw)
     content["pictures"] = [picture.to_json() for picture in pictures]
     if attempt.notes:
         content["notes"] = attempt.notes
     if attempt.failures:
         content["failed"] = attempt.failures
     write_json(run.evidence_file, content)
-    _remove_others(folder, [*(picture.file for picture in pictures), *_sheet_file(sheet)])
+    _remove_others(folder, [*(picture.file for picture in pictures), *_sheets(content)])
     return content
-
-
-class _Drawing:
-    """Collects pictures; a kind that fails becomes a note and a notice."""
-
-    def __init__(self, attempt: _Attempts, pictures: list[Picture]) -> None:
-        self._attempt = attempt
-        self._pictures = pictures
-
-    def __call__(self, what: str, draw: Callable[[], list[Picture]]) -> None:
-        try:
-            with activity(f"evidence: pictures of {what}"):
-                self._pictures += draw()
-        except Exception as error:
-            reason = self._attempt.failed(f"pictures of {what}", error)["error"]
-            self._attempt.notes.append(f"no pictures of {what}: {reason}")
 
 
 def _study(
@@ -185,7 +146,7 @@ def _study(
     control: Retrained | None,
     labels: Positions,
     groups: NDArray[np.int64] | None,
-    attempt: _Attempts,
+    attempt: Attempts,
 ) -> _Studied:
     index = spread_index(labels, MOST_TEST_IMAGES)
     most = _most_pool_images(workspace, winner.config)
@@ -252,8 +213,8 @@ def _from_models(
     logits: NDArray[np.floating],
     groups: NDArray[np.int64] | None,
     folder: Path,
-    attempt: _Attempts,
-    draw: _Drawing,
+    attempt: Attempts,
+    draw: Drawing,
 ) -> dict[str, Any]:
     content: dict[str, Any] = {}
     own = labels[studied.index]
@@ -295,6 +256,32 @@ def _from_models(
             content["gradcam"] = numbers
         draw("Grad-CAM", lambda: cams.pictures(folder, dataset))
     return content
+
+
+def _beside_wrong(
+    studied: _Studied,
+    dataset: Dataset,
+    wrong: Sequence[dict[str, Any]],
+    folder: Path,
+    attempt: Attempts,
+    draw: Drawing,
+) -> dict[str, Any]:
+    """Draws the nearest training images beside wrong ones: the surest large, all in a sheet."""
+    listed, parts = wrong[:MOST_PICTURED], studied.seeds[0].latents.discriminative
+    if not listed:
+        return {}
+
+    @cache
+    def near() -> Nearest:
+        return nearest_images(
+            studied.first, dataset, listed, studied.index, parts, surest=MOST_SHOWN
+        )
+
+    draw("wrong images", lambda: wrong_pictures(folder, dataset, listed, near()))
+    sheet = attempt(
+        "training images near wrong ones", lambda: nearest_sheet(folder, dataset, listed, near())
+    )
+    return {} if sheet is None else {"wrong_nearest": sheet}
 
 
 def _probes(studied: _Studied, labels: Positions, groups: NDArray[np.int64]) -> dict[str, Any]:
@@ -371,8 +358,9 @@ def _map(studied: _Studied, labels: Positions, predicted: Positions) -> dict[str
     }
 
 
-def _sheet_file(sheet: dict[str, Any] | None) -> list[str]:
-    return [] if sheet is None or "file" not in sheet else [sheet["file"]]
+def _sheets(content: dict[str, Any]) -> list[str]:
+    found = [content.get(key, {}) for key in ("wrong_sheet", "wrong_nearest")]
+    return [sheet["file"] for sheet in found if "file" in sheet]
 
 
 def _remove_others(folder: Path, files: Sequence[str]) -> None:

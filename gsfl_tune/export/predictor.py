@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gsfl_tune.arguments import call, instance, whole
+from gsfl_tune.arguments import call, instance, pixels, texts, whole
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.data import Dataset, DecodedImages
@@ -170,7 +170,7 @@ class Bundle:
             call(on_error, "Bundle.neighbours: on_error", "a function that takes an ImageError")
         stored, network = self.training_images, self.network
         found: list[list[Neighbour]] = []
-        for _, squares in self.squares(images_of(images), on_error=on_error):
+        for _, squares in self.squares(images, on_error=on_error):
             found += stored.nearest(unit_parts(network, squares, self.preprocessing), count)
         return found
 
@@ -247,7 +247,15 @@ class Bundle:
             squares: (B, side, side, 3) uint8, as `squares` yields them.
             top: Classes per prediction; all if there are fewer.
             least: Probability below which an image is ``unknown``.
+
+        Raises:
+            TypeError, ValueError: If an argument is none of these.
         """
+        top = whole(top, "Bundle.predict_squares: top")
+        if least is not None:
+            instance(float, least, "Bundle.predict_squares: least", "a probability, or None")
+        shape = (len(names), *[self.preprocessing.side] * 2, 3)
+        pixels(squares, "Bundle.predict_squares: squares", shape, "one for each name")
         probabilities = self.runtime.logits(squares).double().softmax(dim=1)
         best = probabilities.topk(min(top, len(self.classes)), dim=1)
         rows = zip(names, best.indices.tolist(), best.values.tolist(), strict=True)
@@ -335,11 +343,12 @@ class Bundle:
             UserError: If names are unknown to the bundle; lists them and the share of images that
                 could not be right.
         """
-        return match_classes(self.classes, names, labels)
+        listed = texts(names, "Bundle.match_classes: names", "a list of names of classes")
+        return match_classes(self.classes, listed, labels)
 
     def squares(
         self,
-        images: Iterable[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         *,
         batch_size: int = 32,
         on_error: Callable[[ImageError], None] | None = None,
@@ -358,7 +367,20 @@ class Bundle:
 
         Raises:
             ImageError: For an image that cannot be read, without `on_error`.
+            TypeError, ValueError: If an argument is none of these.
         """
+        batch_size = whole(batch_size, "Bundle.squares: batch_size")
+        if on_error is not None:
+            call(on_error, "Bundle.squares: on_error", "a function that takes an ImageError")
+        return self._squares(images_of(images), batch_size, on_error, reading)
+
+    def _squares(
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int,
+        on_error: Callable[[ImageError], None] | None,
+        reading: Reading | None,
+    ) -> Iterator[tuple[list[str], np.ndarray]]:
         names: list[str] = []
         squares: list[np.ndarray] = []
         how = self.preprocessing

@@ -196,6 +196,7 @@ _REQUIRED = {
     ),
     "map": ("points",),
     "wrong_sheet": ("file", "columns", "count"),
+    "wrong_nearest": ("file", "columns", "count", "paths", "predicted", "true", "compared"),
     "parts": ("images", "shown", "overlap", "found", "parts"),
 }
 

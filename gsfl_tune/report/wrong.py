@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gsfl_tune.report.files import RunFiles
 from gsfl_tune.report.model import class_names
@@ -15,19 +17,36 @@ CELL = 3.5
 
 
 @dataclass(frozen=True)
+class NearImage:
+    """Holds the training image of a class that is nearest to a wrong image.
+
+    Attributes:
+        position: CSS position of its cell.
+        file: Its file name.
+        told: Its path, and among how many images it is the nearest.
+    """
+
+    position: str
+    file: str
+    told: str
+
+
+@dataclass(frozen=True)
 class WrongRow:
-    """Holds one wrong answer."""
+    """Holds one wrong answer, and the nearest training images of both classes if they are known."""
 
     path: str
     label: str
     predicted: str
     confidence: float
     probability: float
+    near_label: NearImage | None = None
+    near_predicted: NearImage | None = None
 
 
 @dataclass(frozen=True)
 class WrongSheet:
-    """Holds small copies of the images of the table, side by side in one picture.
+    """Holds small images of the table, side by side in one picture.
 
     Attributes:
         source: ``data:`` URL.
@@ -49,12 +68,23 @@ class WrongSheet:
 
 @dataclass(frozen=True)
 class WrongImages:
-    """Holds the wrong answers of the table, how many evidence.json has, and how many there are."""
+    """Holds the wrong answers of the table.
+
+    Attributes:
+        rows: The most confident ones.
+        count: How many there are.
+        stored: How many evidence.json has.
+        sheet: Small copies of the rows.
+        near_sheet: Small copies of training images near them.
+        lacks_near: Why there are none.
+    """
 
     rows: list[WrongRow]
     count: int
     stored: int
     sheet: WrongSheet | None = None
+    near_sheet: WrongSheet | None = None
+    lacks_near: str = ""
 
 
 def wrong_images(files: RunFiles) -> WrongImages | None:
@@ -63,9 +93,16 @@ def wrong_images(files: RunFiles) -> WrongImages | None:
     if found is None:
         return None
     names = class_names(files)
+    near, reason = files.part("wrong_nearest")
+    near_sheet = None if near is None else _sheet(files, near)
+    if near is not None and near_sheet is None:
+        reason = f"{near['file']} is gone or not a picture."
 
     def name(label: int) -> str:
         return names[label] if label < len(names) else f"class {label}"
+
+    def nearest(key: str, number: int, label: int) -> NearImage | None:
+        return None if near_sheet is None else _nearest(near, near_sheet, key, number, label)
 
     rows = [
         WrongRow(
@@ -74,18 +111,43 @@ def wrong_images(files: RunFiles) -> WrongImages | None:
             name(each["predicted"]),
             float(each["confidence"]),
             float(each["probability"]),
+            nearest("true", number, each["label"]),
+            nearest("predicted", number, each["predicted"]),
         )
-        for each in found["images"][:MOST_ROWS]
+        for number, each in enumerate(found["images"][:MOST_ROWS])
     ]
-    return WrongImages(rows, int(found["count"]), len(found["images"]), _sheet(files))
+    # In runs of an older version there are no small copies.
+    sheet, _ = files.part("wrong_sheet")
+    return WrongImages(
+        rows,
+        int(found["count"]),
+        len(found["images"]),
+        None if sheet is None else _sheet(files, sheet),
+        near_sheet,
+        reason,
+    )
 
 
-def _sheet(files: RunFiles) -> WrongSheet | None:
-    """Returns the small copies; None in runs of an older version, or without the file."""
-    found, _ = files.part("wrong_sheet")
-    if found is None:
-        return None
+def _sheet(files: RunFiles, found: Mapping[str, Any]) -> WrongSheet | None:
+    """Returns a sheet of small images; None without the file."""
     source = picture_url(files.run.path, str(found["file"]))
     if source is None:
         return None
     return WrongSheet(source, int(found["columns"]), int(found["count"]))
+
+
+def _nearest(
+    near: Mapping[str, Any], sheet: WrongSheet, key: str, number: int, label: int
+) -> NearImage | None:
+    cells = near[key]
+    cell = cells[number] if number < len(cells) else None
+    position = None if cell is None else sheet.position(int(cell))
+    if position is None:
+        return None
+    path = str(near["paths"][cell])
+    among = next((each for each in near["compared"] if each["label"] == label), None)
+    told = "nearest training image"
+    if among is not None:
+        some = "all" if among["among"] == among["all"] else f"{among['among']:,} of the"
+        told = f"nearest of {some} {among['all']:,} training images"
+    return NearImage(position, path.split("/")[-1], f"{path}: {told}")

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gsfl_tune.arguments import path_of
+from gsfl_tune.arguments import instance, path_of
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.atomic import read_json, write_json
 from gsfl_tune.run.layout import RunDirectory
@@ -242,6 +242,7 @@ class Results:
         Raises:
             KeyError, TypeError: If a required key is missing.
         """
+        instance(Mapping, content, "Results.from_json: content", "what to_json returned")
         control, probe = content.get("control"), content.get("probe")
         return cls(
             name=content["name"],
@@ -366,11 +367,8 @@ def read_calibration(content: Mapping[str, Any] | None) -> Calibration | None:
 def _ensemble(content: Mapping[str, Any] | None) -> Ensemble | None:
     if not content:
         return None
-    return Ensemble(
-        list(content["seeds"]),
-        _scores(content["test"]),
-        read_calibration(content.get("calibration")),
-    )
+    seeds, test = list(content["seeds"]), _scores(content["test"])
+    return Ensemble(seeds, test, read_calibration(content.get("calibration")))
 
 
 def _flip(content: Mapping[str, Any] | None) -> Flip | None:

@@ -71,6 +71,9 @@ def test_every_kind_of_winner_has_its_evidence(workspace, retrained, whole, tmp_
     assert [each["predicted"] for each in points] == first.tolist()
     wrong = content["wrong_images"]
     assert wrong["count"] == (first != test.labels).sum() == len(wrong["images"])
+    beside = content["wrong_nearest"]
+    assert len(beside["true"]) == len(beside["predicted"]) == wrong["count"]
+    assert (tmp_path / beside["file"]).is_file()
 
     kinds = {picture["kind"] for picture in content["pictures"]}
     if kind == "plain":
@@ -147,7 +150,7 @@ def test_a_part_that_fails_loses_itself_and_says_so(workspace, retrained, tmp_pa
     content = write(workspace, tmp_path / "run", broken, None, notices)
     assert len(notices) == 1
     assert "checkpoint.pt" in notices[0]
-    for part in ("probes", "swap", "shared", "map", "gradcam"):
+    for part in ("probes", "swap", "shared", "map", "gradcam", "wrong_nearest"):
         assert "checkpoint.pt" in content[part]["error"]
     assert content["calibration"]["ece"] > 0
     assert {each["kind"] for each in content["pictures"]} == {"confused", "group"}

@@ -124,6 +124,20 @@ def test_a_revision_stays_what_it_was(hub, pushed, bundle_path, images):
     assert len(hub.requests) == before
 
 
+def test_of_a_repository_with_pickles_and_code_only_tensors_and_json_are_read(hub, pushed, images):
+    """Files that can run code do not even reach this machine."""
+    repository = hub.repositories[f"{OWNER}/zoo"]
+    strangers = ("pytorch_model.bin", "training.pt", "modeling.py", "weights/model.safetensors")
+    content = dict(repository.commits[pushed.place.revision])
+    hub.put(f"{OWNER}/zoo", content | dict.fromkeys(strangers, b"anything"))
+    hub.requests.clear()
+    bundle = load_bundle(f"hf://{OWNER}/zoo")
+    assert bundle.predict(images)
+    read = [request for request in hub.requests if "/resolve/" in request]
+    assert any(request.endswith(files.MODEL) for request in read)
+    assert [request for request in read if request.endswith(strangers)] == []
+
+
 def test_a_branch_is_made_and_what_is_gone_is_removed(hub, bundle_path, pushed):
     repository = hub.repositories[f"{OWNER}/zoo"]
     newest = repository.branches["main"]

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from io import BytesIO
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from gsfl_tune.evidence.wrong_sheet import wrong_sheet
 from gsfl_tune.report import write_report
 from gsfl_tune.run.results import read_results, write_results
 from tests.report.browser import Visit, launched
 from tests.report.runs import RunMaker
 from tests.report.test_clock import with_a_night
 from tests.report.test_page import EVIL
-from tests.report.wrong import Squares, wrong_answers
 
 TABS = ("answer", "search", "trials", "model", "decomposition")
 
@@ -212,53 +207,6 @@ def test_the_matrix_has_names_and_numbers_at_any_width(visit, whole, width):
     if folder:
         page.locator("#fig-confusion").screenshot(path=f"{folder}/matrix-{width}.png")
         page.locator("#fig-classes").screenshot(path=f"{folder}/classes-{width}.png")
-
-
-def test_wrong_images_are_filtered_by_class(visit, tmp_path):
-    shown = (EVIL, *(f"gull {n}" for n in range(11)))
-    maker = RunMaker(tmp_path / "run", names=shown).begin().search().finish()
-    pictures = maker._pictures()
-    pictures += [
-        {**pictures[0], "kind": "wrong", "classes": [shown[n], shown[n + 1]]} for n in range(3)
-    ]
-    # Image n has a shade of its own.
-    shades = np.arange(0, 240, 20)
-    images = Squares(np.broadcast_to(shades[:, None, None, None], (12, 64, 64, 3)))
-    answers = wrong_answers(12)
-    sheet = wrong_sheet(maker.path / "evidence", images, answers["images"])
-    maker.evidence(wrong_images=answers, pictures=pictures, wrong_sheet=sheet)
-    here = visit(
-        f"{write_report(maker.path).as_uri()}#model", viewport={"width": 390, "height": 800}
-    )
-    page = here.page
-    assert "answered 15 test images wrongly" in page.inner_text("#fig-wrong")
-    page.click("#wrong-all summary")
-    assert page.inner_text("#wrong-all summary") == "Table of the first 12 of 15"
-    rows = page.locator("#wrong-table tbody tr:visible")
-    for n in (0, 5, 11):
-        thumb = rows.nth(n).locator(".thumb")
-        thumb.scroll_into_view_if_needed()
-        with Image.open(BytesIO(thumb.screenshot())) as seen:
-            # Its edges may lie between two pixels of the screen.
-            pixels = np.asarray(seen.convert("RGB"), dtype=float)[2:-2, 2:-2]
-        assert pixels.min() > shades[n] - 8
-        assert pixels.max() < shades[n] + 8
-    cells = page.locator("#wrong-pictures .cell:visible")
-    assert (rows.count(), cells.count()) == (12, 3)
-    # Class 1 has three images, and three of class 0 were taken for it.
-    page.select_option("#wrong-class", shown[1])
-    assert (rows.count(), cells.count()) == (6, 2)
-    told = page.inner_text("#fig-wrong [role=status]")
-    assert told == "3 of this class, 3 predicted as it, of those listed"
-    page.select_option("#wrong-class", EVIL)
-    assert (rows.count(), cells.count()) == (3, 1)
-    page.select_option("#wrong-class", "")
-    assert rows.count() == 12
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert here.complaints == []
-    folder = os.environ.get("GSFL_TUNE_SCREENSHOTS")
-    if folder:
-        page.locator("#fig-wrong").screenshot(path=f"{folder}/wrong.png")
 
 
 def test_tabs_follow_the_address_and_the_keyboard(visit, whole):

@@ -150,7 +150,8 @@ function key(cell) {
   const value = cell.dataset.v;
   if (value !== undefined) return value === "" ? null : Number(value);
   // A badge behind the text is not part of the sort key.
-  const text = cell.firstChild ? cell.firstChild.textContent.trim() : "";
+  const first = cell.querySelector("[data-key]") || cell.firstChild;
+  const text = first ? first.textContent.trim() : "";
   if (text === "" || text === "–") return null;
   // Nor is an error or an interval.
   const number = /^([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: %)?(?: ± .*| \([\d.]+ to [\d.]+\))?$/i.exec(text);

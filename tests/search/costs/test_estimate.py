@@ -39,9 +39,9 @@ def test_parts_by_hand():
     training = 2 + 10 * 1 + 8 * 3  # 36 s
     assert found.parts["preparation"] == 30 + 20 + 4 * 2
     assert found.parts["search"] == pytest.approx(40 * SURVIVING * training / 4)
-    # 9 trainings of the race in 3 rounds of 4 slots; then 3 of the control's validation and 6
-    # retrains, with 1.25 times the images, in 3 rounds.
-    assert found.parts["finals"] == pytest.approx(3 * training + 3 * training * 1.25)
+    # Of 9 trainings of the race 6, as it ends with the first seed or the last, in 2 rounds of 4
+    # slots; then 3 of the control's validation and 6 retrains, with 1.25 times the images, in 3.
+    assert found.parts["finals"] == pytest.approx(2 * training + 3 * training * 1.25)
     assert found.parts["evidence"] == 40 + 3 * 5
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert found.slot_hours == pytest.approx(4 * found.seconds / 3600)
@@ -57,8 +57,8 @@ def test_answers_in_fp32_belong_to_the_finals_of_a_trained_backbone():
         ).parts
 
     found, before = of(prices, (10, 8)), of(PRICES, (10, 8))
-    # Three rounds of the race and three of retrains.
-    assert found["finals"] - before["finals"] == pytest.approx(3 * 2 + 3 * 5)
+    # Two rounds of the race and three of retrains.
+    assert found["finals"] - before["finals"] == pytest.approx(2 * 2 + 3 * 5)
     assert found["evidence"] == before["evidence"]
     assert of(prices, (10, 0)) == of(PRICES, (10, 0))
 
