@@ -283,7 +283,7 @@ class _Player:
             model = config.model.model_copy(update={"head": "plain"})
             config = config.model_copy(update={"model": model})
         fit: Any = "train" if part else "train+validation"
-        return Job(name=name, config=config, seed=int(seed), directory=Path(name), fit=fit)
+        return Job(name=name, config=config, seed=int(seed), directory=Path(label, seed), fit=fit)
 
     # --- both -----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ the files: what is there and named by its full commit needs no network.
 from __future__ import annotations
 
 import json
+import math
 import logging
 import re
 from collections.abc import Collection
@@ -205,20 +206,27 @@ def _described(place: HubPlace, file: Path) -> HubWeights:
         place,
         architecture(name),
         tuple(sorted(each for each in map(str, arguments) if each not in _HARMLESS)),
-        _statistics(config.get("mean")),
-        _statistics(config.get("std")),
+        _statistics(place, "mean", config.get("mean")),
+        _statistics(place, "std", config.get("std")),
         _stated(in_card, config.get("license")),
         unread,
         tuple(sorted(dict.fromkeys(files), key=lambda each: not each.endswith(".safetensors"))),
     )
 
 
-def _statistics(found: Any) -> tuple[float, ...] | None:
+def _statistics(place: HubPlace, name: str, found: Any) -> tuple[float, ...] | None:
+    """Returns mean or std of the channels, or None where the file names none."""
+    if found is None:
+        return None
     try:
         values = tuple(float(each) for each in found)
     except (TypeError, ValueError):
-        return None
-    return values if len(values) == 3 else None
+        values = ()
+    least = 0.0 if name == "std" else -math.inf
+    if len(values) == 3 and all(least < each < math.inf for each in values):
+        return values
+    wanted = "three numbers above 0" if name == "std" else "three numbers"
+    raise WeightsError(f"{place}: {name} in {CONFIG} is {found}; allowed: {wanted}")
 
 
 def _stated(in_card: Any, in_config: Any) -> tuple[tuple[str, str], ...]:

@@ -204,6 +204,24 @@ def test_configurations_of_old_releases_of_timm(hub, content):
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("std", [0.5, 0.0, 0.5], "std in config.json is [0.5, 0.0, 0.5]; allowed: three numbers"),
+        ("std", [float("nan")] * 3, "three numbers above 0"),
+        ("mean", [0.5], "mean in config.json is [0.5]; allowed: three numbers"),
+        ("mean", "grey", "mean in config.json is grey"),
+    ],
+)
+def test_images_are_not_normalised_by_what_is_no_statistic(hub, content, key, value, words):
+    config = json.loads(content["config.json"])
+    config["pretrained_cfg"][key] = value
+    hub.put("anna/odd", with_config(content, **config))
+    with pytest.raises(WeightsError) as refused:
+        create_backbone(NAME, "hf-hub:anna/odd")
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("card", "config", "name", "words"),
     [
         ("license: MIT", None, "mit", "mit (stated by its model card)"),

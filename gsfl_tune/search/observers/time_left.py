@@ -67,11 +67,11 @@ def after_search(
 
 
 def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int, pace: float = 1.0) -> float:
-    """Returns the seconds of the evidence, and of the retrains if the jobs are a race.
+    """Returns the seconds of the evidence, and of further seeds and retrains if the jobs are a race.
 
     Args:
         costs: Prices trainings.
-        jobs: Running or waiting jobs.
+        jobs: Running or waiting jobs; those of a race are of the same seeds.
         slots: Number of parallel trainings.
         pace: Current ratio of training times to their prices.
     """
@@ -79,7 +79,16 @@ def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int, pace: float =
     evidence = costs.evidence(config, seeds=config.search.final_seeds, slots=slots)
     if any(job.fit != "train" for job in jobs):
         return evidence
-    return pace * _retrains(costs, config, slots) + min(costs.start, _MOST_START) + evidence
+    racing = {job.directory.parent: job.config for job in jobs}.values()
+    last = max(job.seed - job.config.training.seed for job in jobs)
+    seeds = max(0, config.search.final_seeds - last)
+    each = [costs.seconds(one) + costs.answers(one) for one in racing]
+    # The race ends with these seeds or with the last ones.
+    race = seeds / 2 * makespan([], each, slots)
+    # Any of them may win.
+    retrains = statistics.fmean(_retrains(costs, one, slots) for one in racing)
+    starts = (1 + seeds / 2) * min(costs.start, _MOST_START)
+    return pace * (race + retrains) + starts + evidence
 
 
 def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:

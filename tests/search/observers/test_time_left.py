@@ -106,6 +106,28 @@ def test_after_the_retrains_comes_the_evidence_alone(costs: TrialCosts, run: Run
     assert after_jobs(costs, race, 1) > least - 1e-6
 
 
+def test_a_race_may_go_on_with_further_seeds_and_any_of_them_may_win(
+    costs: TrialCosts, run: RunDirectory
+) -> None:
+    race = ("search.finalists=2", "search.final_seeds=3")
+    small, large = (_config(*race, f"model.latent_dim={size}") for size in (8, 4096))
+
+    def job(config: Config, label: str, seed: int) -> Job:
+        folder = run.finals / label / "validate" / f"seed-{seed}"
+        return Job(name=f"{label} seed {seed}", config=config, seed=seed, directory=folder)
+
+    def left(seed: int) -> float:
+        return after_jobs(costs, [job(small, "a", seed), job(large, "b", seed)], 1)
+
+    # With the first seed done, one more round is likely: none, or two.
+    further = costs.seconds(small) + costs.seconds(large) + costs.start
+    assert left(1) - left(3) == pytest.approx(further)
+    assert left(2) - left(3) == pytest.approx(further / 2)
+    alone = [after_jobs(costs, [job(each, "a", 3)], 1) for each in (small, large)]
+    assert left(3) == pytest.approx(sum(alone) / 2)
+    assert alone[0] < alone[1]
+
+
 def test_a_sample_of_the_space_is_the_same_each_time_and_has_all_of_it() -> None:
     found = typical(experiment())
     assert typical(experiment()) == found
