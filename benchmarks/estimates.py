@@ -233,8 +233,10 @@ def page(found: list[dict[str, Any]]) -> str:
         f"of the time and more.\n\nFrom the command to its exit, with an empty cache; a start "
         f"counts with {starts} seconds in these estimates; "
         f"*busy*: share of the cores that others used just before. The fixed part of the price of "
-        f"the evidence was set with these recordings: one number was chosen so that the time left "
-        f"is right here.\n\n{table(head, cells)}"
+        f"the evidence was set with the first five and `clothing: heads`. The estimate of the row "
+        f"with three seeds counted a race of finalists with all of their seeds, and the time left "
+        f"of `grocery: heads` only with the seeds that were being trained; both were mended after "
+        f"that.\n\n{table(head, cells)}"
     )
 
 

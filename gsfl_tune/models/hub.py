@@ -8,8 +8,8 @@ the files: what is there and named by its full commit needs no network.
 from __future__ import annotations
 
 import json
-import math
 import logging
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass

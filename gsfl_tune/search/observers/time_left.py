@@ -67,7 +67,7 @@ def after_search(
 
 
 def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int, pace: float = 1.0) -> float:
-    """Returns the seconds of the evidence, and of further seeds and retrains if the jobs are a race.
+    """Returns the seconds of the evidence, and of what follows a race if the jobs are one.
 
     Args:
         costs: Prices trainings.
