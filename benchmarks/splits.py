@@ -39,6 +39,9 @@ KINDS = ("image", "auto")
 PROBE = -1
 # Splits on which the probe is measured too.
 PROBED = 6
+# First number and size of each sample of searches. The size of the second was fixed before its first
+# search: its result is shown when all of it is measured, and not before.
+SAMPLES = ((0, 40), (40, 60))
 
 
 def main() -> None:
@@ -149,7 +152,12 @@ def page(configurations: int) -> str:
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows()):
         own = [row for row in rows() if row["data"] == data]
-        parts.append(f"## {data}\n\n{probes(own)}\n\n{searches(own, configurations)}")
+        told = [f"## {data}", probes(own)]
+        for first, size in SAMPLES:
+            sample = [row for row in own if first <= row["search"] < first + size]
+            if sample:
+                told.append(searches(sample, configurations, size))
+        parts.append("\n\n".join(told))
     return "\n\n".join(parts)
 
 
@@ -168,8 +176,8 @@ def probes(own: list[dict[str, Any]]) -> str:
     return "Tuned linear probe:\n\n" + table(head, cells)
 
 
-def searches(own: list[dict[str, Any]], configurations: int) -> str:
-    """What the configuration that a search takes has on the test part."""
+def searches(own: list[dict[str, Any]], configurations: int, size: int) -> str:
+    """What the configuration that a search takes has on the test part, in one sample."""
     data = own[0]["data"]
     tested = {(row["search"], row["number"]): row["test"] for row in own if row["kind"] == "test"}
     tried = {(row["kind"], row["search"], row["number"]) for row in own}
@@ -185,8 +193,11 @@ def searches(own: list[dict[str, Any]], configurations: int) -> str:
             whole.append(search)
             for kind, number in found.items():
                 chosen[kind].append(number)
-    if len(whole) < 2:
-        return f"{len(whole)} searches over {configurations} configurations are whole."
+    if len(whole) < size:
+        return (
+            f"Another sample of {size} searches over {configurations} configurations is being "
+            f"measured: {len(whole)} are whole."
+        )
     have = {
         kind: np.array([tested[key] for key in zip(whole, chosen[kind], strict=True)])
         for kind in KINDS

@@ -14,7 +14,7 @@ from gsfl_tune.evidence.nearest import Nearest
 from gsfl_tune.evidence.pictures import Picture, wrong_picture
 
 # Wrong images that are listed, and those that are drawn.
-MOST_LISTED = 2000
+MOST_LISTED = 5000
 MOST_SHOWN = 24
 
 Positions = NDArray[np.int64]

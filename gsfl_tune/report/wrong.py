@@ -10,8 +10,6 @@ from gsfl_tune.report.files import RunFiles
 from gsfl_tune.report.model import class_names
 from gsfl_tune.report.pictures import picture_url
 
-# Bounds the size of the page; evidence.json lists more.
-MOST_ROWS = 500
 # Side of a cell on the page, as in report.css.
 CELL = 3.5
 
@@ -71,9 +69,8 @@ class WrongImages:
     """Holds the wrong answers of the table.
 
     Attributes:
-        rows: The most confident ones.
+        rows: The most confident ones, as many as evidence.json has.
         count: How many there are.
-        stored: How many evidence.json has.
         sheet: Small copies of the rows.
         near_sheet: Small copies of training images near them.
         lacks_near: Why there are none.
@@ -81,7 +78,6 @@ class WrongImages:
 
     rows: list[WrongRow]
     count: int
-    stored: int
     sheet: WrongSheet | None = None
     near_sheet: WrongSheet | None = None
     lacks_near: str = ""
@@ -114,14 +110,13 @@ def wrong_images(files: RunFiles) -> WrongImages | None:
             nearest("true", number, each["label"]),
             nearest("predicted", number, each["predicted"]),
         )
-        for number, each in enumerate(found["images"][:MOST_ROWS])
+        for number, each in enumerate(found["images"])
     ]
     # In runs of an older version there are no small copies.
     sheet, _ = files.part("wrong_sheet")
     return WrongImages(
         rows,
         int(found["count"]),
-        len(found["images"]),
         None if sheet is None else _sheet(files, sheet),
         near_sheet,
         reason,

@@ -40,9 +40,15 @@ def test_searches_that_are_not_whole_are_left_out(splits, monkeypatch, tmp_path)
     log = tmp_path / "splits.jsonl"
     log.write_text("".join(json.dumps({"data": "grocery", **row}) + "\n" for row in rows))
     monkeypatch.setattr(splits, "LOG", log)
-    text = splits.searches(splits.rows(), 3)
+    text = splits.searches(splits.rows(), 3, 2)
     # Searches 0 and 3: 71 % each, and 72 % and 75 %.
     assert text.startswith("2 searches, each over 3 configurations")
     assert "has 71.00% on the test part" in text
     assert "73.50% with `auto`: +2.50 points" in text
-    assert splits.searches(splits.rows(), 4) == "0 searches over 4 configurations are whole."
+    # The size of a sample is fixed before: nothing is told of a part of it.
+    for configurations, size, whole in ((4, 2, 0), (3, 3, 2)):
+        told = splits.searches(splits.rows(), configurations, size)
+        assert told == (
+            f"Another sample of {size} searches over {configurations} configurations is being "
+            f"measured: {whole} are whole."
+        )

@@ -183,3 +183,19 @@ def test_the_table_says_why_it_has_no_training_images(visit, tmp_path):
     assert "evidence/wrong-nearest.jpg is gone" in here.page.inner_text("#wrong-lacks")
     assert here.page.locator("#wrong-table tbody tr").count() == 12
     assert here.complaints == []
+
+
+def test_rows_behind_those_with_pictures_are_words(visit, tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search().finish()
+    answers, dataset, _ = many_wrong(60, classes=len(maker.names))
+    folder = maker.path / "evidence"
+    sheet = wrong_sheet(folder, dataset.test, answers["images"][:40])
+    maker.evidence(wrong_images=answers, wrong_sheet=sheet)
+    here = visit(f"{write_report(maker.path).as_uri()}#model")
+    here.page.click("#wrong-all summary")
+    pictured = here.page.inner_text("#wrong-pictured")
+    assert pictured == "The 40 most confident have small pictures."
+    rows = here.page.locator("#wrong-table tbody tr:visible")
+    assert rows.count() == 60
+    assert [rows.nth(n).locator(".thumb").count() for n in (39, 40, 59)] == [1, 0, 0]
+    assert here.complaints == []
