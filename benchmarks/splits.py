@@ -39,8 +39,8 @@ KINDS = ("image", "auto")
 PROBE = -1
 # Splits on which the probe is measured too.
 PROBED = 6
-# First number and size of each sample of searches. The size of the second was fixed before its first
-# search: its result is shown when all of it is measured, and not before.
+# First number and size of each sample of searches. The size of the second was fixed before its
+# first search: its result is shown when all of it is measured, and not before.
 SAMPLES = ((0, 40), (40, 60))
 
 

@@ -141,7 +141,9 @@ def test_the_page_says_how_many_wrong_images_it_lists(visit_page, tmp_path, boun
     status = here.page.locator("#fig-wrong [role=status]")
     here.page.select_option("#wrong-class", "gull 1")
     if bounded:
-        assert bound == ["The table lists the 1,500 most confident, and the filter finds only these."]
+        assert bound == [
+            "The table lists the 1,500 most confident, and the filter finds only these."
+        ]
         assert status.inner_text() == "500 of this class, 0 predicted as it, of those listed"
     else:
         assert bound == []

@@ -15,7 +15,7 @@ from gsfl_tune.training.pricing import Measured
 
 # Seconds of steps per stage. A guess of the speed is wrong by a factor of two and more, and then
 # so is the time left until the first rung.
-_SECONDS = 0.5
+_SECONDS = 0.2
 
 
 def rehearse_and_price(
