@@ -21,5 +21,5 @@ def test_steps_are_of_this_machine_and_leave_the_threads_as_they_were(cache_dir:
     assert torch.get_num_threads() == threads
     assert found.machine == ASSUMED + machine(False)
     assert (found.work.stage, found.work.steps) == ("head", 1)
-    assert found.epochs >= 2
+    assert found.epochs >= 1
     assert found.seconds > 0
