@@ -159,11 +159,11 @@ def search(
             costs.node_slots = resources.per_node
             refuse_small_disk(assumed, resources.count)
             refuse_unfit_nodes(assumed, run.path, workspace.cache_dir, notice)
-            caches, copy = workspace.cache_dir, storage.address if storage is not None else None
+            place = storage.address if storage is not None else None
             # Else a resume knows of no speed before the first report, and may end at once.
             begun.recall_prices(run, costs)
             timed = rehearse_and_price(
-                assumed, workspace, resources, costs, cache_dir=caches, storage=copy
+                assumed, workspace, resources, costs, cache_dir=workspace.cache_dir, storage=place
             )
             if plan is not None:
                 costs.assume(experiment.defaults(), plan.training)
@@ -174,8 +174,8 @@ def search(
                     resources,
                     costs,
                     spent=elapsed,
-                    cache_dir=caches,
-                    storage=copy,
+                    cache_dir=workspace.cache_dir,
+                    storage=place,
                 )
             if plan is not None:
                 experiment = fixed_to(experiment, plan)

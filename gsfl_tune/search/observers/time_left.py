@@ -79,6 +79,7 @@ def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int, pace: float =
     evidence = costs.evidence(config, seeds=config.search.final_seeds, slots=slots)
     if any(job.fit != "train" for job in jobs):
         return evidence
+    # A candidate has one directory, with one below it for each seed.
     racing = {job.directory.parent: job.config for job in jobs}.values()
     last = max(job.seed - job.config.training.seed for job in jobs)
     seeds = max(0, config.search.final_seeds - last)
@@ -188,11 +189,11 @@ def of_study(
     another = control_of(experiment) == "tuned" and name == "search"
 
     def left() -> float:
-        leading, trials = best(), forecast.left()
-        config = leading[0] if leading else defaults
+        ahead, trials = best(), forecast.left()
+        config = ahead[0] if ahead else defaults
         # A later trial may win, with the expected cost of trials here.
         dearer = 1.0 if limit is not None else forecast.winner(costs.seconds(config))
-        later = after_search(costs, config, slots, dearer * forecast.pace, leading)
+        later = after_search(costs, config, slots, dearer * forecast.pace, ahead)
         if limit is None:
             return trials + later + (forecast.whole() if another else 0.0)
         time = limit.left(config)
