@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gsfl_tune.experiment import Experiment
@@ -52,6 +54,25 @@ def test_a_resume_prices_trainings_as_they_were_and_not_as_they_were_planned(
     costs.observe(config, {"measured": {"head": [2, 3.0]}, "place_machine": "x"})
     assert costs.costs.epoch(head) == pytest.approx(1.5)
     assert costs.costs.epoch(finetune) == pytest.approx(80.0)
+
+
+def test_a_search_without_a_time_budget_is_resumed_with_prices_too(run: RunDirectory) -> None:
+    tried = experiment(*OVERRIDES)
+    study = open_study(tried, run)
+    _log(run, study, tried, {"head": 7.0, "finetune": 70.0})
+    study.close()
+    write_text(run.experiment_file, tried.to_yaml())
+    Manifest(run).begin(tried, data="d", environment={}, seconds=1.0)
+    begun = begin_or_go_on(tried, run, "d", resume=True)
+    assert begun.plan is None
+    costs = _costs()
+    begun.recall_prices(run, costs)
+    head, _ = costs.work(tried.defaults())
+    assert costs.costs.epoch(head) == pytest.approx(7.0)
+    # A run that is begun anew has no prices.
+    costs = _costs()
+    replace(begun, anew=True).recall_prices(run, costs)
+    assert not costs.costs.known(head)
 
 
 def test_what_no_trial_has_shown_costs_what_was_planned(run: RunDirectory) -> None:
